@@ -1,0 +1,169 @@
+//! Admission: what the API server is told about a write to a `TaskRun`.
+//!
+//! A pure function of (old object, new object, user). The API server calls it again for every retry
+//! of a contended write, so nothing may be counted or remembered here: the version is `old + 1` or it
+//! is `old`. It judges raw JSON through [`Subject`], which ignores fields that it does not know: an
+//! object is never taken apart and put together again, which would drop fields of newer schemas.
+
+mod markdown;
+mod mutate;
+mod review;
+mod validate;
+
+pub use markdown::is_blank;
+pub use mutate::{Mutation, Writer, mutate};
+pub use review::{Decision, MAX_REVIEW_BYTES, Operation, Reviewed, Webhook, review};
+pub use validate::{Violation, validate};
+
+use crate::crd::TaskRun;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+/// What admission reads of a `TaskRun`. Everything is optional: mutating admission sees objects
+/// before the schema was checked.
+#[derive(Deserialize, Debug, Default)]
+pub struct Subject<'a> {
+    /// `metadata`.
+    #[serde(default, borrow)]
+    pub metadata: Metadata<'a>,
+    /// `spec`: an object without one is malformed.
+    #[serde(borrow)]
+    pub spec: Spec<'a>,
+}
+
+/// What admission reads of `metadata`.
+#[derive(Deserialize, Debug, Default)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Metadata<'a> {
+    /// Absent before `generateName` was carried out.
+    pub name: Option<String>,
+    /// Labels.
+    pub labels: Option<BTreeMap<String, String>>,
+    /// Annotations.
+    pub annotations: Option<BTreeMap<String, String>>,
+    /// Finalizers.
+    pub finalizers: Option<Vec<String>>,
+    /// Who owns which field.
+    #[serde(borrow)]
+    pub managed_fields: Option<Vec<ManagedFields<'a>>>,
+}
+
+/// One manager's fields.
+#[derive(Deserialize, Debug, Default)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ManagedFields<'a> {
+    /// Name of the manager.
+    pub manager: Option<String>,
+    /// The fields, read only where needed: they are large.
+    #[serde(borrow)]
+    pub fields_v1: Option<&'a RawValue>,
+}
+
+/// What admission reads of `spec`.
+#[derive(Deserialize, Debug, Default)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Spec<'a> {
+    /// `spec.taskId`.
+    pub task_id: Option<i64>,
+    /// `spec.serviceName`.
+    pub service_name: Option<String>,
+    /// `spec.agentName`.
+    pub agent_name: Option<String>,
+    /// `spec.contextVersion`.
+    pub context_version: Option<i64>,
+    /// `spec.markdownFiles`.
+    #[serde(borrow)]
+    pub markdown_files: Option<Vec<File<'a>>>,
+    /// `spec.env`.
+    #[serde(borrow)]
+    pub env: Option<Vec<Env<'a>>>,
+    /// `spec.suspend`.
+    pub suspend: Option<bool>,
+}
+
+/// One markdown file.
+#[derive(Deserialize, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct File<'a> {
+    /// Name.
+    #[serde(borrow)]
+    pub filename: Cow<'a, str>,
+    /// Markdown.
+    #[serde(borrow)]
+    pub content: Cow<'a, str>,
+}
+
+/// One environment variable.
+#[derive(Deserialize, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Env<'a> {
+    /// Name.
+    #[serde(borrow)]
+    pub name: Cow<'a, str>,
+    /// Value.
+    #[serde(borrow, default)]
+    pub value: Cow<'a, str>,
+}
+
+impl<'a> Subject<'a> {
+    /// `spec.markdownFiles`, empty where absent.
+    #[must_use]
+    pub fn files(&self) -> &[File<'a>] {
+        self.spec.markdown_files.as_deref().unwrap_or_default()
+    }
+
+    /// `spec.env`, empty where absent.
+    #[must_use]
+    pub fn env(&self) -> &[Env<'a>] {
+        self.spec.env.as_deref().unwrap_or_default()
+    }
+
+    /// Whether both have the same content: what a version is a version of. Order does not count.
+    #[must_use]
+    pub fn same_content(&self, other: &Self) -> bool {
+        self.spec.agent_name == other.spec.agent_name
+            && same_set(self.files(), other.files())
+            && same_set(self.env(), other.env())
+    }
+
+    fn annotation(&self, key: &str) -> Option<&str> {
+        self.metadata.annotations.as_ref()?.get(key).map(String::as_str)
+    }
+}
+
+fn same_set<T: Ord>(a: &[T], b: &[T]) -> bool {
+    a == b || (a.len() == b.len() && sorted(a) == sorted(b))
+}
+
+fn sorted<T: Ord>(list: &[T]) -> Vec<&T> {
+    let mut list: Vec<&T> = list.iter().collect();
+    list.sort_unstable();
+    list
+}
+
+/// A stored object, as the reconciler has it.
+impl<'a> From<&'a TaskRun> for Subject<'a> {
+    fn from(task_run: &'a TaskRun) -> Self {
+        let spec = &task_run.spec;
+        let file = |f: &'a crate::crd::MarkdownFile| File {
+            filename: Cow::Borrowed(&f.filename),
+            content: Cow::Borrowed(&f.content),
+        };
+        let env = |e: &'a crate::crd::EnvVar| Env {
+            name: Cow::Borrowed(&e.name),
+            value: Cow::Borrowed(&e.value),
+        };
+        Self {
+            metadata: Metadata { name: task_run.metadata.name.clone(), ..Metadata::default() },
+            spec: Spec {
+                task_id: Some(spec.task_id.into()),
+                service_name: Some(spec.service_name.clone()),
+                agent_name: Some(spec.agent_name.clone()),
+                context_version: Some(spec.context_version.into()),
+                markdown_files: Some(spec.markdown_files.iter().map(file).collect()),
+                env: Some(spec.env.iter().map(env).collect()),
+                suspend: spec.suspend,
+            },
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! Mutating admission: the next `contextVersion`, who caused it, and on creation the labels and the
+//! finalizer, which saves the reconciler a write.
+
+use super::{File, Metadata, Subject};
+use crate::crd::{CHANGED_BY, FINALIZER, is_label};
+use json_patch::jsonptr::PointerBuf;
+use json_patch::{AddOperation, PatchOperation, RemoveOperation};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+
+/// What mutating admission does to an object.
+#[derive(Debug, Default, PartialEq)]
+pub struct Mutation {
+    /// Operations on the object, none where it is as it should be.
+    pub patch: Vec<PatchOperation>,
+    /// One line each.
+    pub warnings: Vec<String>,
+}
+
+/// Who writes.
+#[derive(Clone, Copy, Debug)]
+pub struct Writer<'a> {
+    /// `request.userInfo.username`.
+    pub username: &'a str,
+    /// The field manager, where the request names one.
+    pub manager: Option<&'a str>,
+}
+
+/// Decides what becomes of a new object (`old` absent) or of a changed one. Applied to its own
+/// result it does nothing more.
+#[must_use]
+pub fn mutate(new: &Subject<'_>, old: Option<&Subject<'_>>, writer: Writer<'_>) -> Mutation {
+    match old {
+        None => create(new, writer),
+        Some(old) => update(new, old, writer),
+    }
+}
+
+fn create(new: &Subject<'_>, writer: Writer<'_>) -> Mutation {
+    let mut mutation = Mutation::default();
+    match new.spec.context_version {
+        None => mutation.add(&["spec", "contextVersion"], json!(1)),
+        Some(version) if version > 1 && new.spec.suspend != Some(true) => {
+            mutation.add(&["spec", "suspend"], json!(true));
+            mutation.warnings.push(format!(
+                "spec.contextVersion is {version}: this looks like a restored or copied TaskRun, so it was created with suspend: true; set suspend to false to run it"
+            ));
+        }
+        Some(_) => {}
+    }
+    mutation.add_finalizer(&new.metadata);
+    mutation.add_labels(new);
+    mutation.set_changed_by(new, Some(writer.username));
+    mutation
+}
+
+fn update(new: &Subject<'_>, old: &Subject<'_>, writer: Writer<'_>) -> Mutation {
+    let mut mutation = Mutation::default();
+    let before = old.spec.context_version.unwrap_or(0);
+    let written = new.spec.context_version;
+    let changed = !new.same_content(old);
+    let moves = changed || written == Some(before.saturating_add(1));
+    let wanted = before.saturating_add(i64::from(moves));
+    if written != Some(wanted) && wanted > 0 {
+        mutation.add(&["spec", "contextVersion"], json!(wanted));
+        if written.is_some_and(|written| written != before) {
+            mutation.warnings.push(format!(
+                "spec.contextVersion is managed, it is {wanted} now: leave it out, or write {} to run the same context again",
+                wanted.saturating_add(1)
+            ));
+        }
+    }
+    let changed_by = if moves { Some(writer.username) } else { old.annotation(CHANGED_BY) };
+    mutation.set_changed_by(new, changed_by);
+    mutation.warnings.extend(removed_files_of_others(new, old, writer));
+    mutation
+}
+
+impl Mutation {
+    fn add(&mut self, path: &[&str], value: Value) {
+        let path = PointerBuf::from_tokens(path.iter().copied());
+        self.patch.push(PatchOperation::Add(AddOperation { path, value }));
+    }
+
+    fn add_finalizer(&mut self, metadata: &Metadata<'_>) {
+        let mut finalizers = metadata.finalizers.clone().unwrap_or_default();
+        if !finalizers.iter().any(|finalizer| finalizer == FINALIZER) {
+            finalizers.push(FINALIZER.to_owned());
+            self.add(&["metadata", "finalizers"], json!(finalizers));
+        }
+    }
+
+    /// The seed's labels, where the fields are legal: otherwise the schema shall speak of the field.
+    fn add_labels(&mut self, new: &Subject<'_>) {
+        let mut labels = new.metadata.labels.clone().unwrap_or_default();
+        let before = labels.clone();
+        if let Some(task_id) = new.spec.task_id {
+            labels.insert("task-id".into(), task_id.to_string());
+        }
+        if let Some(service) = new.spec.service_name.as_deref().filter(|s| is_label(s) && s.len() <= 63) {
+            labels.insert("service-name".into(), service.to_owned());
+        }
+        if labels != before {
+            self.add(&["metadata", "labels"], json!(labels));
+        }
+    }
+
+    fn set_changed_by(&mut self, new: &Subject<'_>, wanted: Option<&str>) {
+        if new.annotation(CHANGED_BY) == wanted {
+            return;
+        }
+        let path = ["metadata", "annotations", CHANGED_BY];
+        match wanted {
+            None => self.patch.push(PatchOperation::Remove(RemoveOperation {
+                path: PointerBuf::from_tokens(path),
+            })),
+            Some(user) if new.metadata.annotations.is_some() => self.add(&path, json!(user)),
+            Some(user) => self.add(&path[..2], json!({ CHANGED_BY: user })),
+        }
+    }
+}
+
+/// A warning that names the files which this write removes though another manager put them there:
+/// client-side `kubectl apply` of an old manifest does that.
+fn removed_files_of_others(new: &Subject<'_>, old: &Subject<'_>, writer: Writer<'_>) -> Option<String> {
+    let kept: BTreeSet<&str> = new.files().iter().map(|file| &*file.filename).collect();
+    let gone = old.files().iter().filter(|file| !kept.contains(&*file.filename));
+    let gone: Vec<&File<'_>> = gone.collect();
+    if gone.is_empty() {
+        return None;
+    }
+    let owners = owners(&old.metadata);
+    let of_others = gone.into_iter().filter_map(|file| {
+        let key = format!("k:{}", json!({ "filename": file.filename }));
+        let owner = owners.iter().find(|(manager, files)| {
+            Some(manager.as_str()) != writer.manager && files.get(&key).is_some()
+        });
+        owner.map(|(manager, _)| format!("{} (added by {manager})", file.filename))
+    });
+    let names: Vec<String> = of_others.collect();
+    (!names.is_empty()).then(|| format!("this change removes files that others added: {}", names.join(", ")))
+}
+
+/// The managers of `spec.markdownFiles`, each with the part of its fields that is about them.
+fn owners(metadata: &Metadata<'_>) -> Vec<(String, Value)> {
+    let managers = metadata.managed_fields.iter().flatten();
+    let owned = managers.filter_map(|entry| {
+        let mut fields: Value = serde_json::from_str(entry.fields_v1?.get()).ok()?;
+        let files = fields.pointer_mut("/f:spec/f:markdownFiles")?.take();
+        Some((entry.manager.clone()?, files))
+    });
+    owned.collect()
+}

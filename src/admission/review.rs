@@ -1,0 +1,241 @@
+//! The carrier format: bytes of an AdmissionReview in, bytes of its answer out.
+//!
+//! Every answer echoes the request's uid: the API server counts one without as a failed call, and
+//! then `failurePolicy` speaks instead of us.
+
+use super::mutate::Writer;
+use super::{Mutation, Subject, Violation, mutate, validate};
+use crate::crd::{GROUP, TaskNames};
+use k8s_openapi::ByteString;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+/// Most bytes of a review: two objects of 3 MB, the API server's own limit, and 1 MB around them.
+pub const MAX_REVIEW_BYTES: usize = 7 * 1024 * 1024;
+/// The API server cuts a warning after so many characters.
+const MAX_WARNING: usize = 256;
+
+/// Which of the two webhooks is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Webhook {
+    /// `/mutate`.
+    Mutate,
+    /// `/validate`.
+    Validate,
+}
+
+/// What was decided, for metrics and logs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Let through as it is.
+    Allowed,
+    /// Let through, changed.
+    Patched,
+    /// Refused.
+    Denied,
+    /// Not a review that we can read.
+    Malformed,
+}
+
+/// The operation under review, for metrics and logs.
+#[derive(Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Operation {
+    /// A new object.
+    Create,
+    /// A changed object.
+    Update,
+    /// Anything else, let through.
+    #[default]
+    #[serde(other)]
+    Other,
+}
+
+/// An answer.
+#[derive(Debug)]
+pub struct Reviewed {
+    /// AdmissionReview as JSON; absent where the request had no uid to answer to.
+    pub body: Option<Vec<u8>>,
+    /// What was decided.
+    pub decision: Decision,
+    /// About what.
+    pub operation: Operation,
+}
+
+#[derive(Deserialize)]
+struct Review<'a> {
+    #[serde(borrow)]
+    request: Request<'a>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Request<'a> {
+    uid: String,
+    operation: Operation,
+    #[serde(default)]
+    resource: Resource,
+    #[serde(default)]
+    sub_resource: Option<String>,
+    #[serde(default)]
+    user_info: UserInfo,
+    #[serde(default)]
+    options: Option<Options>,
+    #[serde(default, borrow)]
+    object: Option<&'a RawValue>,
+    #[serde(default, borrow)]
+    old_object: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Resource {
+    group: String,
+    resource: String,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct UserInfo {
+    username: String,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct Options {
+    field_manager: Option<String>,
+}
+
+/// The least that an answer needs.
+#[derive(Deserialize)]
+struct UidOnly {
+    request: Uid,
+}
+
+#[derive(Deserialize)]
+struct Uid {
+    uid: String,
+}
+
+#[derive(Serialize, Default)]
+#[serde(rename_all = "camelCase")]
+struct Response {
+    uid: String,
+    allowed: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    patch_type: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    patch: Option<ByteString>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<Value>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    audit_annotations: BTreeMap<&'static str, String>,
+}
+
+/// Answers a review.
+#[must_use]
+pub fn review(webhook: Webhook, body: &[u8], names: TaskNames) -> Reviewed {
+    match serde_json::from_slice::<Review<'_>>(body) {
+        Ok(Review { request }) => {
+            let operation = request.operation;
+            let response = answer(webhook, &request, names);
+            let decision = match &response {
+                Response { allowed: false, .. } => Decision::Denied,
+                Response { patch: Some(_), .. } => Decision::Patched,
+                _ => Decision::Allowed,
+            };
+            Reviewed { body: Some(encode(&response)), decision, operation }
+        }
+        Err(error) => {
+            // the position, never the text: it may be markdown
+            let message = format!("not an AdmissionReview v1 of a TaskRun (line {}, column {})", error.line(), error.column());
+            let uid = serde_json::from_slice::<UidOnly>(body).ok();
+            let body = uid.map(|UidOnly { request: Uid { uid } }| encode(&bad_request(uid, &message)));
+            Reviewed { body, decision: Decision::Malformed, operation: Operation::Other }
+        }
+    }
+}
+
+fn answer(webhook: Webhook, request: &Request<'_>, names: TaskNames) -> Response {
+    let uid = request.uid.clone();
+    if (request.resource.group.as_str(), request.resource.resource.as_str()) != (GROUP, "taskruns") {
+        return bad_request(uid, "this webhook reviews taskruns.orchestrator.io only: mend the rules of the webhook configuration");
+    }
+    let is_subresource = request.sub_resource.as_deref().is_some_and(|name| !name.is_empty());
+    let allowed = Response { uid, allowed: true, ..Response::default() };
+    let Some(object) = request.object.filter(|_| request.operation != Operation::Other && !is_subresource) else {
+        return allowed;
+    };
+    let old = request.old_object.and_then(|old| serde_json::from_str::<Subject<'_>>(old.get()).ok());
+    let is_update_of_unreadable = request.operation == Operation::Update && old.is_none();
+    match (serde_json::from_str::<Subject<'_>>(object.get()), webhook) {
+        // malformed: the schema refuses it with an exact message, if it is not stored already
+        (Err(_), _) => allowed,
+        // stored malformed and mended now: which version it was is not known, all the rest is judged
+        (Ok(_), Webhook::Mutate) if is_update_of_unreadable => allowed,
+        (Ok(new), Webhook::Mutate) => mutated(allowed, mutate(&new, old.as_ref(), request.writer())),
+        (Ok(new), Webhook::Validate) => {
+            judged(allowed, &new, &validate(&new, old.as_ref(), names, object.get().len()))
+        }
+    }
+}
+
+impl Request<'_> {
+    fn writer(&self) -> Writer<'_> {
+        Writer {
+            username: &self.user_info.username,
+            manager: self.options.as_ref().and_then(|options| options.field_manager.as_deref()),
+        }
+    }
+}
+
+fn mutated(mut response: Response, mutation: Mutation) -> Response {
+    response.warnings = mutation.warnings.iter().map(|warning| one_line(warning)).collect();
+    if !mutation.patch.is_empty() {
+        response.patch_type = Some("JSONPatch");
+        response.patch = Some(ByteString(serde_json::to_vec(&mutation.patch).unwrap_or_default()));
+    }
+    response
+}
+
+fn judged(response: Response, new: &Subject<'_>, violations: &[Violation]) -> Response {
+    if violations.is_empty() {
+        let version = new.spec.context_version.unwrap_or_default().to_string();
+        return Response { audit_annotations: [("context-version", version)].into(), ..response };
+    }
+    let lines: Vec<String> = violations.iter().map(ToString::to_string).collect();
+    let cause = |v: &Violation| json!({"reason": "FieldValueInvalid", "field": v.field, "message": v.message});
+    let status = json!({
+        "status": "Failure", "code": 422, "reason": "Invalid", "message": lines.join("; "),
+        "details": {
+            "group": GROUP, "kind": "TaskRun", "name": new.metadata.name,
+            "causes": violations.iter().map(cause).collect::<Vec<_>>(),
+        },
+    });
+    Response { allowed: false, status: Some(status), ..response }
+}
+
+fn bad_request(uid: String, message: &str) -> Response {
+    let status = json!({"status": "Failure", "code": 400, "reason": "BadRequest", "message": message});
+    Response { uid, status: Some(status), ..Response::default() }
+}
+
+fn encode(response: &Response) -> Vec<u8> {
+    let review = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response});
+    serde_json::to_vec(&review).unwrap_or_default()
+}
+
+/// A warning as the API server takes it: it drops one that has control characters.
+fn one_line(warning: &str) -> String {
+    let clean = |c: char| if c.is_control() { ' ' } else { c };
+    let mut line: String = warning.chars().map(clean).take(MAX_WARNING).collect();
+    if warning.chars().count() > MAX_WARNING {
+        line.pop();
+        line.push('…');
+    }
+    line
+}

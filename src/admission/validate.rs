@@ -1,0 +1,188 @@
+//! Validating admission: every rule that a `TaskRun` breaks, each with its field and the remedy.
+//!
+//! The reconciler calls the same function before it runs anything. Rules of content judge only what a
+//! write changed, so that an object which breaks a newer rule can still be edited and deleted.
+
+use super::{File, Subject, is_blank};
+use crate::crd::{
+    MAX_CONTENT_BYTES, MAX_ENV, MAX_FILENAME, MAX_FILES, MAX_OBJECT_BYTES, MAX_SERVICE_NAME, TaskNames,
+    is_env_name, is_filename, is_label, is_reserved_env_name, is_subdomain,
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Files that agents read from their repository: one in the context would be mistaken for it.
+const RESERVED_FILENAMES: [&str; 1] = ["CLAUDE.md"];
+
+/// A rule that an object breaks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Path of the field.
+    pub field: String,
+    /// What is wrong with it and what to do; never holds markdown.
+    pub message: String,
+}
+
+impl std::fmt::Display for Violation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.field, self.message)
+    }
+}
+
+/// All violations of a new object (`old` absent) or of a change. `object_bytes` is the length of the
+/// whole object as the API server's JSON.
+#[must_use]
+pub fn validate(
+    new: &Subject<'_>,
+    old: Option<&Subject<'_>>,
+    names: TaskNames,
+    object_bytes: usize,
+) -> Vec<Violation> {
+    let mut found = Found::default();
+    found.identity(new, old, names);
+    found.version(new, old);
+    found.files(new, old, object_bytes);
+    found.env(new, old);
+    found.0
+}
+
+#[derive(Default)]
+struct Found(Vec<Violation>);
+
+impl Found {
+    fn add(&mut self, field: impl Into<String>, message: impl Into<String>) {
+        self.0.push(Violation { field: field.into(), message: message.into() });
+    }
+
+    fn identity(&mut self, new: &Subject<'_>, old: Option<&Subject<'_>>, names: TaskNames) {
+        let (id, service) = (new.spec.task_id, new.spec.service_name.as_deref().unwrap_or(""));
+        if !id.is_some_and(|id| (1..=i64::from(u32::MAX)).contains(&id)) {
+            self.add("spec.taskId", "must be a number from 1 to 4294967295");
+        }
+        if !is_label(service) || service.len() > MAX_SERVICE_NAME {
+            self.add(
+                "spec.serviceName",
+                format!("must be lower-case letters, digits and '-', at most {MAX_SERVICE_NAME} long, beginning and ending with a letter or digit"),
+            );
+        }
+        if !new.spec.agent_name.as_deref().is_some_and(is_subdomain) {
+            self.add("spec.agentName", "must be the name of an Agent: lower-case letters, digits, '-' and '.'");
+        }
+        match old {
+            Some(old) => {
+                if old.spec.task_id.is_some() && old.spec.task_id != id {
+                    self.add("spec.taskId", "is immutable: create another TaskRun for another task");
+                }
+                if old.spec.service_name.is_some() && old.spec.service_name != new.spec.service_name {
+                    self.add("spec.serviceName", "is immutable: create another TaskRun for another service");
+                }
+            }
+            None => {
+                let right = names.task_run(service, id.unwrap_or_default());
+                if new.metadata.name.as_deref() != Some(&right) && is_label(service) && id.is_some() {
+                    self.add("metadata.name", format!("must be \"{right}\": one TaskRun a task"));
+                }
+            }
+        }
+    }
+
+    fn version(&mut self, new: &Subject<'_>, old: Option<&Subject<'_>>) {
+        let version = new.spec.context_version.unwrap_or(0);
+        if !(1..=i64::from(u32::MAX)).contains(&version) {
+            self.add("spec.contextVersion", "must be a number from 1 to 4294967295: leave it out, it is managed");
+        }
+        let Some((old, before)) = old.and_then(|old| Some((old, old.spec.context_version?))) else {
+            return;
+        };
+        let raised = version == before.saturating_add(1);
+        if !new.same_content(old) && !raised {
+            self.add(
+                "spec.contextVersion",
+                format!("must be {} since the context changed: leave it out, it is managed", before.saturating_add(1)),
+            );
+        } else if version != before && !raised {
+            self.add(
+                "spec.contextVersion",
+                format!("must be {before}, or {} to run the same context again", before.saturating_add(1)),
+            );
+        }
+    }
+
+    fn files(&mut self, new: &Subject<'_>, old: Option<&Subject<'_>>, object_bytes: usize) {
+        let files = new.files();
+        let before: BTreeMap<&str, &str> =
+            old.iter().flat_map(|old| old.files()).map(|f| (&*f.filename, &*f.content)).collect();
+        let is_changed = |file: &File<'_>| before.get(&*file.filename) != Some(&&*file.content);
+        let any_changed = old.is_none() || files.iter().any(is_changed);
+        if files.is_empty() && (old.is_none() || !before.is_empty()) {
+            self.add("spec.markdownFiles", "must have at least one file: the agent would have nothing to do");
+        }
+        if any_changed && files.len() > MAX_FILES {
+            self.add("spec.markdownFiles", format!("has {} files, at most {MAX_FILES} are possible: put several into one", files.len()));
+        }
+        let mut seen = BTreeSet::new();
+        for (i, file) in files.iter().enumerate() {
+            let is_new = seen.insert(&*file.filename);
+            if is_changed(file) {
+                self.file(i, file, is_new);
+            }
+        }
+        if any_changed {
+            self.sizes(files, object_bytes);
+        }
+    }
+
+    fn file(&mut self, i: usize, file: &File<'_>, is_new: bool) {
+        let name = quote(&file.filename);
+        let path = format!("spec.markdownFiles[{i}].filename");
+        if !is_filename(&file.filename) || file.filename.len() > MAX_FILENAME {
+            self.add(&path, format!("{name} must end in .md and be letters, digits, '.', '_' and '-', not beginning with '.', at most {MAX_FILENAME} long"));
+        }
+        if RESERVED_FILENAMES.iter().any(|reserved| reserved.eq_ignore_ascii_case(&file.filename)) {
+            self.add(&path, format!("{name} is reserved, since agents read a file of this name from their repository: choose another name"));
+        }
+        if !is_new {
+            self.add(&path, format!("{name} stands twice: give each file a name of its own"));
+        }
+        if is_blank(&file.content) {
+            self.add(
+                format!("spec.markdownFiles[{i}].content"),
+                format!("{name} is empty: white space, HTML comments, front matter and link definitions do not count; write what the agent needs to know, or leave the file out"),
+            );
+        }
+    }
+
+    fn sizes(&mut self, files: &[File<'_>], object_bytes: usize) {
+        let bytes: usize = files.iter().map(|file| file.content.len()).sum();
+        if bytes > MAX_CONTENT_BYTES {
+            self.add("spec.markdownFiles", format!("contents have {bytes} bytes, {} more than the {MAX_CONTENT_BYTES} that fit a ConfigMap: shorten them", bytes - MAX_CONTENT_BYTES));
+        }
+        if object_bytes > MAX_OBJECT_BYTES {
+            self.add("spec.markdownFiles", format!("the object has {object_bytes} bytes as JSON, {} more than the {MAX_OBJECT_BYTES} that are safe to store: shorten the files (as JSON '<', '>' and '&' take six bytes)", object_bytes - MAX_OBJECT_BYTES));
+        }
+    }
+
+    fn env(&mut self, new: &Subject<'_>, old: Option<&Subject<'_>>) {
+        let before: BTreeSet<&str> = old.iter().flat_map(|old| old.env()).map(|env| &*env.name).collect();
+        let env = new.env();
+        if env.len() > MAX_ENV && env.len() > before.len() {
+            self.add("spec.env", format!("has {} variables, at most {MAX_ENV} are possible", env.len()));
+        }
+        let mut seen = BTreeSet::new();
+        for (i, variable) in env.iter().enumerate() {
+            let (path, name) = (format!("spec.env[{i}].name"), quote(&variable.name));
+            if !seen.insert(&*variable.name) {
+                self.add(path, format!("{name} stands twice"));
+            } else if before.contains(&*variable.name) {
+            } else if is_reserved_env_name(&variable.name) {
+                self.add(path, format!("{name} is set by the operator: choose another name"));
+            } else if !is_env_name(&variable.name) {
+                self.add(path, format!("{name} must be letters, digits and '_', not beginning with a digit"));
+            }
+        }
+    }
+}
+
+/// A name from outside, on one line and of bounded length.
+fn quote(name: &str) -> String {
+    format!("{:?}", name.chars().take(2 * MAX_FILENAME).collect::<String>())
+}

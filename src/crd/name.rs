@@ -1,0 +1,134 @@
+//! Names: what is a legal one, and how those of our objects are made.
+//!
+//! Every name is a pure function of the task and the version, so that creating an object twice is a
+//! conflict that the API server sees. Never add a random part.
+
+use std::fmt;
+
+/// How `TaskRun`s are named: the API server's uniqueness of names is what makes one object a task.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TaskNames {
+    /// `task-{taskId}`: task numbers are unique in a namespace.
+    #[default]
+    ById,
+    /// `{serviceName}-task-{taskId}`: each service numbers its own tasks.
+    ByService,
+}
+
+impl TaskNames {
+    /// The one name that the `TaskRun` of this task may have.
+    #[must_use]
+    pub fn task_run(self, service_name: &str, task_id: i64) -> String {
+        match self {
+            Self::ById => format!("task-{task_id}"),
+            Self::ByService => format!("{service_name}-task-{task_id}"),
+        }
+    }
+}
+
+/// A context version of a task: what a run, its Job and its ConfigMap are named after.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunId {
+    /// `spec.serviceName`.
+    pub service_name: String,
+    /// `spec.taskId`.
+    pub task_id: u32,
+    /// `spec.contextVersion`.
+    pub version: u32,
+}
+
+impl RunId {
+    /// `{service}-{task}`: shared by all runs of the task, also those of another `TaskRun`.
+    #[must_use]
+    pub fn task(&self) -> String {
+        format!("{}-{}", self.service_name, self.task_id)
+    }
+
+    /// `workspace-{service}-{task}`: the PersistentVolumeClaim that all runs of the task share.
+    #[must_use]
+    pub fn workspace(&self) -> String {
+        format!("workspace-{}", self.task())
+    }
+}
+
+/// `{service}-{task}-v{version}`: the name of the run's Job and of its ConfigMap, at most 63 long.
+impl fmt::Display for RunId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}-v{}", self.service_name, self.task_id, self.version)
+    }
+}
+
+/// Pattern of [`is_filename`], for the schema.
+pub const FILENAME_PATTERN: &str = r"^[A-Za-z0-9_-][A-Za-z0-9._-]*\.md$";
+/// Pattern of [`is_label`], for the schema.
+pub const LABEL_PATTERN: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
+/// Pattern of [`is_subdomain`], for the schema.
+pub const SUBDOMAIN_PATTERN: &str =
+    r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
+/// Pattern of [`is_env_name`], for the schema.
+pub const ENV_NAME_PATTERN: &str = r"^[A-Za-z_][A-Za-z0-9_]*$";
+
+/// Whether a ConfigMap may have this key and an agent finds it as a markdown file.
+#[must_use]
+pub fn is_filename(name: &str) -> bool {
+    let legal = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    name.len() > ".md".len() && name.ends_with(".md") && !name.starts_with('.') && name.chars().all(legal)
+}
+
+/// Whether this is a DNS-1123 label (RFC 1123), but for its length.
+#[must_use]
+pub fn is_label(name: &str) -> bool {
+    let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    !name.is_empty() && !name.starts_with('-') && !name.ends_with('-') && name.chars().all(legal)
+}
+
+/// Whether this is a DNS-1123 subdomain (RFC 1123): what an object may be called.
+#[must_use]
+pub fn is_subdomain(name: &str) -> bool {
+    name.len() <= 253 && name.split('.').all(is_label)
+}
+
+/// Whether this is a C identifier: what a shell takes as a variable's name.
+#[must_use]
+pub fn is_env_name(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
+/// Whether the operator sets this variable itself in every container.
+#[must_use]
+pub fn is_reserved_env_name(name: &str) -> bool {
+    ["TASK_ID", "SERVICE_NAME", "AGENT_NAME", "CONTEXT_VERSION", "CONTEXT_DIR"].contains(&name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn longest_run_name_fits_a_label() {
+        let id = RunId { service_name: "s".repeat(40), task_id: u32::MAX, version: u32::MAX };
+        assert_eq!(id.to_string().len(), 63);
+    }
+
+    #[test]
+    fn filenames_are_what_the_pattern_says() {
+        for good in ["a.md", "task.md", "-x.md", "_.md", "context-v2.md", "a..md"] {
+            assert!(is_filename(good), "{good}");
+        }
+        for bad in ["", ".md", "..md", ".a.md", "a.txt", "a b.md", "é.md", "a/b.md", "a.md\n", "a.MD"] {
+            assert!(!is_filename(bad), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn labels_and_subdomains_follow_rfc_1123() {
+        for good in ["a", "a-b", "0", "auth-service"] {
+            assert!(is_label(good) && is_subdomain(good), "{good}");
+        }
+        for bad in ["", "-a", "a-", "A", "a_b", "a b"] {
+            assert!(!is_label(bad) && !is_subdomain(bad), "{bad:?}");
+        }
+        assert!(is_subdomain("a.b") && !is_label("a.b") && !is_subdomain("a..b"));
+    }
+}

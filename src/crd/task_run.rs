@@ -1,0 +1,286 @@
+//! `TaskRun`: a task, its context and what became of each version of it.
+
+use super::name::{ENV_NAME_PATTERN, FILENAME_PATTERN, LABEL_PATTERN, SUBDOMAIN_PATTERN};
+use super::{DEFAULT_HISTORY_LIMIT, MAX_CONTENT_BYTES, RunId};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A task for an agent: markdown files, of which each version is run once, as one Job.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[kube(
+    group = "orchestrator.io",
+    version = "v1",
+    kind = "TaskRun",
+    plural = "taskruns",
+    shortname = "trun",
+    category = "taskrun",
+    namespaced,
+    status = "TaskRunStatus",
+    derive = "PartialEq",
+    doc = "A task for an agent: markdown files, of which each version is run once, as one Job.",
+    printcolumn(name = "Task", type_ = "integer", json_path = ".spec.taskId"),
+    printcolumn(name = "Service", type_ = "string", json_path = ".spec.serviceName"),
+    printcolumn(name = "Agent", type_ = "string", json_path = ".spec.agentName"),
+    printcolumn(name = "Version", type_ = "integer", json_path = ".spec.contextVersion"),
+    printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
+    printcolumn(name = "Attempts", type_ = "integer", json_path = ".status.attempts"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Job", type_ = "string", json_path = ".status.jobName", priority = 1),
+    printcolumn(name = "Message", type_ = "string", json_path = ".status.message", priority = 1)
+)]
+#[x_kube(
+    validation = Rule::new("self.taskId == oldSelf.taskId")
+        .message("is immutable: create another TaskRun for another task").field_path(".taskId"),
+    validation = Rule::new("self.serviceName == oldSelf.serviceName")
+        .message("is immutable: create another TaskRun for another service").field_path(".serviceName"),
+    validation = Rule::new(VERSION_RULE)
+        .message("must rise by exactly 1 when the context changes and by 0 or 1 otherwise: leave it out, it is managed")
+        .field_path(".contextVersion"),
+)]
+#[serde(rename_all = "camelCase")]
+pub struct TaskRunSpec {
+    /// Number of the task. Immutable.
+    #[schemars(range(min = 1, max = 4_294_967_295_i64))]
+    pub task_id: u32,
+
+    /// The service that the task belongs to: a DNS-1123 label. Immutable.
+    #[schemars(length(min = 1, max = 40), regex(pattern = LABEL_PATTERN))]
+    pub service_name: String,
+
+    /// Name of the Agent, in the same namespace, that works on the task.
+    #[schemars(length(min = 1, max = 253), regex(pattern = SUBDOMAIN_PATTERN))]
+    pub agent_name: String,
+
+    /// Version of the context, managed by the admission webhook: leave it out. It starts at 1 and
+    /// rises by 1 with each change of a file's name or content, of `agentName` or of `env`. Written
+    /// as the present value + 1 it runs the same context again.
+    #[schemars(range(min = 1, max = 4_294_967_295_i64))]
+    pub context_version: u32,
+
+    /// The context: 1 to 1,000 markdown files, at most 900 KiB in sum. The agent finds them in its
+    /// context folder under these names.
+    #[serde(default)]
+    #[schemars(length(max = 1_000))]
+    #[x_kube(
+        merge_strategy = ListMerge::Map(vec!["filename".into()]),
+        validation = Rule::new(format!("self.map(f, size(f.content)).sum() <= {MAX_CONTENT_BYTES}"))
+            .message("contents may have at most 900 KiB in sum: shorten them or move parts to where the agent can fetch them")
+    )]
+    pub markdown_files: Vec<MarkdownFile>,
+
+    /// Environment of the agent for this task: at most 64 literal values. Secrets belong to the
+    /// Agent.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub env: Vec<EnvVar>,
+
+    /// While true no run starts, and a running one is suspended: its pod ends, the run goes on when
+    /// this is lifted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspend: Option<bool>,
+
+    /// While true the present run is stopped for good (phase Failed, reason Cancelled), its Job
+    /// kept, and nothing starts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cancel: Option<bool>,
+
+    /// Whether new context ends the running Job (`Restart`, the default) or waits for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context_update_policy: Option<ContextUpdatePolicy>,
+
+    /// Finished runs that are kept, with their ConfigMaps. Default: 10.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 100))]
+    pub history_limit: Option<u32>,
+
+    /// Seconds after the end of the last run at which this TaskRun is deleted. Default: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 2_147_483_647))]
+    pub ttl_seconds_after_finished: Option<u32>,
+}
+
+/// The version rises by 0 or 1, and by exactly 1 when content changed: held by the API server even
+/// while the webhook is away. Lists of type map are compared without regard to order; the second
+/// comparison, of names and contents alone, lets a `requestId` change.
+const VERSION_RULE: &str = "!has(oldSelf.contextVersion) || self.contextVersion == oldSelf.contextVersion + 1 || \
+    (self.contextVersion == oldSelf.contextVersion && self.agentName == oldSelf.agentName \
+    && has(self.env) == has(oldSelf.env) && (!has(self.env) || self.env == oldSelf.env) \
+    && has(self.markdownFiles) == has(oldSelf.markdownFiles) && (!has(self.markdownFiles) \
+    || self.markdownFiles == oldSelf.markdownFiles \
+    || self.markdownFiles.map(f, [f.filename, f.content]) == oldSelf.markdownFiles.map(f, [f.filename, f.content])))";
+
+impl TaskRunSpec {
+    /// The present version as a run.
+    #[must_use]
+    pub fn run_id(&self) -> RunId {
+        self.run_id_of(self.context_version)
+    }
+
+    /// Another version as a run.
+    #[must_use]
+    pub fn run_id_of(&self, version: u32) -> RunId {
+        RunId { service_name: self.service_name.clone(), task_id: self.task_id, version }
+    }
+
+    /// `historyLimit` or its default.
+    #[must_use]
+    pub fn history_limit(&self) -> usize {
+        self.history_limit.unwrap_or(DEFAULT_HISTORY_LIMIT) as usize
+    }
+}
+
+/// One markdown file of the context.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct MarkdownFile {
+    /// Name of the file, ending in `.md`.
+    #[schemars(length(max = 128), regex(pattern = FILENAME_PATTERN))]
+    pub filename: String,
+
+    /// The markdown. White space, HTML comments, front matter and link definitions alone do not
+    /// count as content.
+    #[schemars(length(max = 921_600))]
+    pub content: String,
+
+    /// Which request added the file: makes a retried add find its own. Not part of the content.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
+    pub request_id: Option<String>,
+}
+
+/// A literal environment variable.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct EnvVar {
+    /// Name of the variable: a C identifier.
+    #[schemars(length(min = 1, max = 128), regex(pattern = ENV_NAME_PATTERN))]
+    pub name: String,
+
+    /// Its value.
+    #[serde(default)]
+    #[schemars(length(max = 32_768))]
+    pub value: String,
+}
+
+/// What new context does to a run that is going on.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ContextUpdatePolicy {
+    /// It ends the run.
+    #[default]
+    Restart,
+    /// It waits for the run's end.
+    AfterCompletion,
+}
+
+/// A word for where the present version stands.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Its pod has not started.
+    Pending,
+    /// Its pod runs.
+    Running,
+    /// It ended well.
+    Succeeded,
+    /// It ended badly, or was cancelled.
+    Failed,
+}
+
+/// How a run ended.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Its Job completed.
+    Succeeded,
+    /// Its Job failed.
+    Failed,
+    /// A newer version ended it, or came before it could start.
+    Superseded,
+    /// `spec.cancel` ended it.
+    Cancelled,
+    /// Its Job was gone before its end was seen.
+    Unknown,
+}
+
+/// What became of the task.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct TaskRunStatus {
+    /// Where the version `contextVersion` stands.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub phase: Option<Phase>,
+    /// Its Job.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub job_name: Option<String>,
+    /// Pods of its run that have started.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attempts: Option<u32>,
+    /// A sentence for people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// When this status last changed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_updated: Option<Time>,
+    /// The version that `phase` speaks of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub context_version: Option<u32>,
+    /// `metadata.generation` that this status was derived from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// When its run was released.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start_time: Option<Time>,
+    /// When its run ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub completion_time: Option<Time>,
+    /// `Complete`, `Failed`, `Suspended`, `Reconciling` (true until the run is over) and `Stalled`
+    /// (somebody has to act; true on failure too).
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+    /// Runs, oldest first: a version that is in here is never started again.
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["contextVersion"]))]
+    pub runs: Vec<RunStatus>,
+}
+
+impl TaskRunStatus {
+    /// The run of this version, if one was recorded.
+    #[must_use]
+    pub fn run(&self, version: u32) -> Option<&RunStatus> {
+        self.runs.iter().find(|run| run.context_version == version)
+    }
+}
+
+/// One run: a context version being worked on, or passed over.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct RunStatus {
+    /// The version.
+    pub context_version: u32,
+    /// Its Job; absent where the version was passed over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job_name: Option<String>,
+    /// The uid of its Job: only this one is ever released.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job_uid: Option<String>,
+    /// How it ended; absent while it goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<Outcome>,
+    /// Pods that have started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempts: Option<u32>,
+    /// The uids of the pods that `attempts` counts and that may still be seen.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pod_uids: Vec<String>,
+    /// When it was recorded, just before its release.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_time: Option<Time>,
+    /// When it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completion_time: Option<Time>,
+    /// A sentence for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// The user whose change made the version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changed_by: Option<String>,
+}
