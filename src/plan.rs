@@ -1,0 +1,389 @@
+//! What to do next for one `TaskRun`: a pure decision that leaves none to its executor.
+//!
+//! [`plan`] turns what was observed into steps. It holds the run protocol (`docs/adr/0002`): a version
+//! is run at most once, and never beside another run of the same task. Each step carries the uid or
+//! resourceVersion that it was decided on, so that a plan which has become stale fails instead of
+//! acting on something newer. `now` is a value: nothing here reads a clock.
+
+mod job;
+mod status;
+
+pub use job::{build_claim, build_config_map, build_job, task_selector};
+pub use status::Notice;
+
+use crate::admission::{Subject, validate};
+use crate::crd::{
+    Agent, FINALIZER, Outcome, RELEASE_GATE, RunStatus, TASK_RUN_UID_LABEL, TaskNames, TaskRun,
+    TaskRunStatus, reason,
+};
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use kube::ResourceExt;
+use serde_json::{Value, json};
+use status::{Standing, status_steps};
+use std::time::Duration;
+
+/// How long a deletion waits for pods to end before it is let go with a Warning.
+pub const CLEANUP_DEADLINE: SignedDuration = SignedDuration::from_mins(10);
+/// How soon to look again where an event should wake us anyway.
+const RECHECK: Duration = Duration::from_secs(10);
+
+/// All that one decision may know.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// The TaskRun. Its contents are needed only until its version is recorded.
+    pub task_run: TaskRun,
+    /// The Job that has the present version's name, whoever owns it.
+    pub job: Option<Job>,
+    /// All other Jobs that this TaskRun owns.
+    pub other_jobs: Vec<Job>,
+    /// All pods with the task's labels, whoever owns them.
+    pub pods: Vec<Pod>,
+    /// The ConfigMap that has the present version's name, needed only while there is no Job.
+    pub config_map: Option<ObjectMeta>,
+    /// The agent that `spec.agentName` names, or the default one.
+    pub agent: Option<Agent>,
+    /// The API server's refusal of the Job or ConfigMap that the last plan made: reason, message.
+    pub refused: Option<(&'static str, String)>,
+    /// How TaskRuns are named here.
+    pub names: TaskNames,
+    /// The time.
+    pub now: Timestamp,
+}
+
+/// One write.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// Merge patch of the TaskRun's finalizers, under its resourceVersion.
+    PatchFinalizers(Value),
+    /// Creates the version's ConfigMap.
+    CreateConfigMap(Box<ConfigMap>),
+    /// Creates the task's workspace, if it is not there.
+    CreateClaim(Box<PersistentVolumeClaim>),
+    /// Creates the version's Job: suspended and gated, so it starts nothing.
+    CreateJob(Box<Job>),
+    /// Deletes this Job and its pods, the pods first.
+    DeleteJob { name: String, uid: String },
+    /// Lets the Job start (its gate lifted and unsuspended), suspends it or ends it with its Job kept:
+    /// merge patch under uid and resourceVersion.
+    PatchJob { name: String, patch: Value },
+    /// Lifts the gate of a pod whose Job somebody else unsuspended: merge patch under its uid.
+    ReleasePod { name: String, patch: Value },
+    /// Merge patch of the status, under the TaskRun's resourceVersion.
+    PatchStatus(Value),
+    /// Tells people; follows the status that it speaks of.
+    Publish(Notice),
+}
+
+/// When to look again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// At once: the protocol goes on.
+    Again,
+    /// After this time, if nothing happens before.
+    After(Duration),
+    /// When something happens.
+    Wait,
+}
+
+/// What to do, in order; a failing step ends it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// The writes.
+    pub steps: Vec<Step>,
+    /// What follows them.
+    pub next: Next,
+}
+
+/// Decides the next writes. No steps and [`Next::Wait`] mean that the object is settled.
+#[must_use]
+pub fn plan(observed: &Observed) -> Plan {
+    let spec = &observed.task_run.spec;
+    if let Some(deleted) = &observed.task_run.metadata.deletion_timestamp {
+        return observed.clean_up(deleted.0);
+    }
+    let status = observed.status();
+    match status.run(spec.context_version) {
+        Some(run) if run.outcome.is_some() => observed.keep_ended(run),
+        Some(run) => observed.follow(run),
+        None => observed.start(),
+    }
+}
+
+impl Observed {
+    fn status(&self) -> TaskRunStatus {
+        self.task_run.status.clone().unwrap_or_default()
+    }
+
+    /// The version has no run yet: §§1 to 4 of the protocol, one at a time.
+    fn start(&self) -> Plan {
+        let spec = &self.task_run.spec;
+        if spec.cancel == Some(true) {
+            return self.never_start();
+        }
+        if spec.suspend == Some(true) {
+            return self.stand(Standing::suspended(), Next::Wait);
+        }
+        if let Some((reason, message)) = &self.refused {
+            return self.stand(Standing::stalled(reason, message), Next::After(RECHECK));
+        }
+        let subject = Subject::from(&self.task_run);
+        let violations = validate(&subject, None, self.names, 0);
+        if !violations.is_empty() {
+            let message: Vec<String> = violations.iter().map(ToString::to_string).collect();
+            return self.stand(Standing::stalled(reason::INVALID_SPEC, &message.join("; ")), Next::Wait);
+        }
+        match &self.job {
+            None => self.create(),
+            Some(job) if !self.is_ours(&job.metadata) => self.name_conflict("Job", &job.name_any()),
+            Some(job) if job.metadata.deletion_timestamp.is_some() => Plan::of(vec![], Next::After(RECHECK)),
+            Some(job) => self.take_over(job),
+        }
+    }
+
+    /// Protocol §§1 and 2: the ConfigMap and the Job, which cannot start yet.
+    fn create(&self) -> Plan {
+        let run = self.task_run.spec.run_id();
+        let Some(agent) = &self.agent else {
+            let message = format!("there is no Agent \"{}\" in this namespace: create it, or name another", self.task_run.spec.agent_name);
+            return self.stand(Standing::stalled(reason::AGENT_NOT_FOUND, &message), Next::Wait);
+        };
+        let job = match build_job(&self.task_run, agent) {
+            Ok(job) => job,
+            Err(message) => return self.stand(Standing::stalled(reason::INVALID_AGENT, &message), Next::Wait),
+        };
+        let mut steps = vec![];
+        if !self.task_run.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
+            return Plan::of(vec![self.add_finalizer()], Next::Again);
+        }
+        match &self.config_map {
+            Some(config_map) if !self.is_ours(config_map) => {
+                return self.name_conflict("ConfigMap", &run.to_string());
+            }
+            Some(_) => {}
+            None => steps.push(Step::CreateConfigMap(Box::new(build_config_map(&self.task_run)))),
+        }
+        steps.extend(build_claim(&self.task_run, agent).map(|claim| Step::CreateClaim(Box::new(claim))));
+        steps.push(Step::CreateJob(Box::new(job)));
+        Plan::of(steps, Next::Again)
+    }
+
+    /// Protocol §§3 and 4: older runs end first, then this Job is recorded as the version's run.
+    fn take_over(&self, job: &Job) -> Plan {
+        let ending = self.unfinished_others();
+        let steps: Vec<Step> = ending.iter().filter_map(|other| delete_job(other)).collect();
+        let uid = job.metadata.uid.as_deref();
+        let alive = self.pods.iter().find(|pod| is_alive(pod) && job_uid(pod) != uid);
+        let waits_for = alive.map(|pod| format!("pod {}", pod.name_any()));
+        let waits_for = waits_for.or_else(|| ending.first().map(|other| format!("Job {}", other.name_any())));
+        match waits_for {
+            Some(what) => {
+                let message = format!("waiting for {what} of an earlier run to end");
+                let mut plan = self.stand(Standing::waiting(&message), Next::After(RECHECK));
+                plan.steps.splice(0..0, steps);
+                plan
+            }
+            None => self.stand(Standing::recorded(self, job), Next::Again),
+        }
+    }
+
+    /// The version's run is recorded and goes on: protocol §5, then its status.
+    fn follow(&self, run: &RunStatus) -> Plan {
+        let is_the_run = |job: &&Job| job.metadata.uid.is_some() && job.metadata.uid == run.job_uid;
+        let Some(job) = self.job.as_ref().filter(is_the_run) else {
+            return self.with_strays(self.stand(Standing::gone(self, run), Next::Wait));
+        };
+        let steps = self.steer(job);
+        let plan = match steps.is_empty() {
+            true => self.stand(Standing::of_job(self, run, job), Next::Wait),
+            false => Plan::of(steps, Next::Wait),
+        };
+        self.with_strays(plan)
+    }
+
+    /// What makes the recorded Job do as the spec says; nothing where it does.
+    fn steer(&self, job: &Job) -> Vec<Step> {
+        let spec = &self.task_run.spec;
+        let is_suspended = job.spec.as_ref().and_then(|spec| spec.suspend) == Some(true);
+        let deadline = job.spec.as_ref().and_then(|spec| spec.active_deadline_seconds);
+        if job.metadata.deletion_timestamp.is_some() || is_finished(job) {
+            return vec![];
+        }
+        match (spec.cancel == Some(true), spec.suspend == Some(true)) {
+            // a suspended Job's deadline does not run
+            (true, _) if is_suspended => delete_job(job).into_iter().collect(),
+            (true, _) if deadline != Some(1) => vec![patch_job(job, &json!({"activeDeadlineSeconds": 1}))],
+            (false, true) if !is_suspended => vec![patch_job(job, &json!({"suspend": true}))],
+            (false, false) => self.release(job, is_suspended),
+            _ => vec![],
+        }
+    }
+
+    fn keep_ended(&self, run: &RunStatus) -> Plan {
+        self.with_strays(self.stand(Standing::ended(run), Next::Wait))
+    }
+
+    /// A cancelled version that has no run gets none, ever.
+    fn never_start(&self) -> Plan {
+        let unreleased = self.job.iter().filter(|job| self.is_ours(&job.metadata));
+        let steps: Vec<Step> = unreleased.filter_map(delete_job).collect();
+        let mut plan = self.stand(Standing::cancelled(self), Next::Wait);
+        plan.steps.splice(0..0, steps);
+        plan
+    }
+
+    /// Protocol §5: what lets the recorded Job start; nothing where it may already.
+    fn release(&self, job: &Job, is_suspended: bool) -> Vec<Step> {
+        let template = job.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
+        let gates = template.and_then(|pod| pod.scheduling_gates.as_deref()).unwrap_or_default();
+        let others: Vec<_> = gates.iter().filter(|gate| gate.name != RELEASE_GATE).collect();
+        if is_suspended {
+            let template = json!({"spec": {"schedulingGates": others}});
+            return vec![patch_job(job, &json!({"suspend": false, "template": template}))];
+        }
+        let is_gated = gates.len() > others.len();
+        let pods = self.pods.iter().filter(|pod| is_gated && job_uid(pod) == job.metadata.uid.as_deref());
+        pods.filter_map(release_pod).collect()
+    }
+
+    /// The other Jobs of ours that are not newer than the spec and have not ended.
+    fn unfinished_others(&self) -> Vec<&Job> {
+        let present = self.task_run.spec.context_version;
+        let is_newer = |job: &Job| self.version_of(job).is_none_or(|version| version > present);
+        self.other_jobs.iter().filter(|job| !is_finished(job) && !is_newer(job)).collect()
+    }
+
+    /// The version that a Job of ours is a run of, by its name, which nobody can change.
+    fn version_of(&self, job: &Job) -> Option<u32> {
+        let prefix = format!("{}-v", self.task_run.spec.run_id().task());
+        job.metadata.name.as_deref()?.strip_prefix(&prefix)?.parse().ok()
+    }
+
+    /// Ends the Jobs of ours that are nobody's run: they lost a race with a record, or are superseded.
+    fn with_strays(&self, mut plan: Plan) -> Plan {
+        let recorded = |job: &Job| {
+            self.status().runs.iter().any(|run| run.job_uid.is_some() && run.job_uid == job.metadata.uid)
+        };
+        let same_name = self.job.iter().filter(|job| self.is_ours(&job.metadata) && !recorded(job));
+        let strays: Vec<Step> = same_name.chain(self.unfinished_others()).filter_map(delete_job).collect();
+        plan.steps.splice(0..0, strays);
+        plan
+    }
+
+    /// The TaskRun is being deleted: its Jobs end first, then it may go.
+    fn clean_up(&self, deleted: Timestamp) -> Plan {
+        if !self.task_run.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
+            return Plan::of(vec![], Next::Wait);
+        }
+        let ours = self.job.iter().filter(|job| self.is_ours(&job.metadata)).chain(&self.other_jobs);
+        let running: Vec<&Job> = ours.filter(|job| !is_finished(job)).collect();
+        let uid = self.task_run.metadata.uid.as_ref();
+        let is_pod_of_ours = |pod: &&Pod| pod.labels().get(TASK_RUN_UID_LABEL) == uid && is_alive(pod);
+        let alive: Vec<String> = self.pods.iter().filter(is_pod_of_ours).map(ResourceExt::name_any).collect();
+        if running.is_empty() && alive.is_empty() {
+            return Plan::of(vec![self.remove_finalizer()], Next::Wait);
+        }
+        let mut steps: Vec<Step> = running.iter().filter_map(|job| delete_job(job)).collect();
+        if self.now < deleted + CLEANUP_DEADLINE {
+            return Plan::of(steps, Next::After(RECHECK));
+        }
+        steps.push(Step::Publish(Notice::cleanup_deadline(&alive)));
+        steps.push(self.remove_finalizer());
+        Plan::of(steps, Next::Wait)
+    }
+
+    fn name_conflict(&self, kind: &str, name: &str) -> Plan {
+        let message = format!("{kind} \"{name}\" exists and is not this TaskRun's: delete or rename it");
+        self.stand(Standing::stalled(reason::NAME_CONFLICT, &message), Next::After(RECHECK))
+    }
+
+    /// The status that says where the version stands, if it does not already.
+    fn stand(&self, standing: Standing, next: Next) -> Plan {
+        Plan::of(status_steps(self, standing), next)
+    }
+
+    fn is_ours(&self, metadata: &ObjectMeta) -> bool {
+        let owners = metadata.owner_references.iter().flatten();
+        self.task_run.metadata.uid.is_some()
+            && owners.into_iter().any(|owner| Some(&owner.uid) == self.task_run.metadata.uid.as_ref())
+    }
+
+    fn add_finalizer(&self) -> Step {
+        let mut finalizers = self.task_run.finalizers().to_vec();
+        finalizers.push(FINALIZER.to_owned());
+        self.patch_finalizers(&finalizers)
+    }
+
+    fn remove_finalizer(&self) -> Step {
+        let mut finalizers = self.task_run.finalizers().to_vec();
+        finalizers.retain(|finalizer| finalizer != FINALIZER);
+        self.patch_finalizers(&finalizers)
+    }
+
+    fn patch_finalizers(&self, finalizers: &[String]) -> Step {
+        let version = &self.task_run.metadata.resource_version;
+        Step::PatchFinalizers(json!({"metadata": {"resourceVersion": version, "finalizers": finalizers}}))
+    }
+}
+
+impl Plan {
+    fn of(steps: Vec<Step>, next: Next) -> Self {
+        Self { steps, next }
+    }
+
+    /// Whether there is nothing to write and nothing to wait for.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.steps.is_empty() && self.next == Next::Wait
+    }
+}
+
+/// Whether the Job has ended for good and all its pods with it.
+fn is_finished(job: &Job) -> bool {
+    outcome(job).is_some()
+}
+
+/// How the Job ended, with the condition that says so: never by counting failed pods.
+fn outcome(job: &Job) -> Option<(Outcome, &k8s_openapi::api::batch::v1::JobCondition)> {
+    let conditions = job.status.as_ref()?.conditions.as_deref()?;
+    let is_true = |type_: &str| conditions.iter().find(|c| c.type_ == type_ && c.status == "True");
+    let complete = is_true("Complete").map(|c| (Outcome::Succeeded, c));
+    complete.or_else(|| is_true("Failed").map(|c| (Outcome::Failed, c)))
+}
+
+/// Whether the pod's containers may run, now or later. One behind our gate never can.
+fn is_alive(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    !matches!(phase, Some("Succeeded" | "Failed")) && !is_gated(pod)
+}
+
+fn is_gated(pod: &Pod) -> bool {
+    let gates = pod.spec.as_ref().and_then(|spec| spec.scheduling_gates.as_deref());
+    gates.is_some_and(|gates| gates.iter().any(|gate| gate.name == RELEASE_GATE))
+}
+
+/// The uid of the Job that owns the pod; none where it was orphaned.
+fn job_uid(pod: &Pod) -> Option<&str> {
+    let owner = pod.owner_references().iter().find(|owner| owner.kind == "Job");
+    owner.map(|owner| owner.uid.as_str())
+}
+
+fn patch_job(job: &Job, spec: &Value) -> Step {
+    let metadata = json!({"uid": job.metadata.uid, "resourceVersion": job.metadata.resource_version});
+    Step::PatchJob { name: job.name_any(), patch: json!({"metadata": metadata, "spec": spec}) }
+}
+
+fn delete_job(job: &Job) -> Option<Step> {
+    let uid = job.metadata.uid.clone()?;
+    let is_going = job.metadata.deletion_timestamp.is_some();
+    (!is_going).then(|| Step::DeleteJob { name: job.name_any(), uid })
+}
+
+fn release_pod(pod: &Pod) -> Option<Step> {
+    let gates = pod.spec.as_ref()?.scheduling_gates.as_ref().filter(|_| is_gated(pod))?;
+    let others: Vec<_> = gates.iter().filter(|gate| gate.name != RELEASE_GATE).collect();
+    let patch = json!({"metadata": {"uid": pod.metadata.uid}, "spec": {"schedulingGates": others}});
+    Some(Step::ReleasePod { name: pod.name_any(), patch })
+}
