@@ -60,7 +60,7 @@ pub fn custom_resource_definitions() -> Vec<CustomResourceDefinition> {
 
 /// Takes away what derives add and users would stumble over: Rust's integer formats (the API server
 /// warns of them), `nullable` and empty defaults (so that `null` and "not given" are one thing) and,
-/// below the Job template, the descriptions (381 kB of Kubernetes' own documentation).
+/// below what is Kubernetes' own, the descriptions (381 kB).
 fn polish(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
     for version in &mut crd.spec.versions {
         let Some(schema) = version.schema.as_mut().and_then(|s| s.open_api_v3_schema.take()) else {
@@ -68,8 +68,10 @@ fn polish(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
         };
         let mut json = serde_json::to_value(schema).unwrap_or_default();
         drop_derived(&mut json);
-        if let Some(job) = json.pointer_mut("/properties/spec/properties/jobTemplate/properties") {
-            drop_descriptions(job);
+        for borrowed in ["jobTemplate", "workspace/properties/claimTemplate"] {
+            if let Some(schema) = json.pointer_mut(&format!("/properties/spec/properties/{borrowed}/properties")) {
+                drop_descriptions(schema);
+            }
         }
         if let Some(validation) = version.schema.as_mut() {
             validation.open_api_v3_schema = serde_json::from_value(json).ok();

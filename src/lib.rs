@@ -1,4 +1,27 @@
 //! Runs a task's markdown context as exactly one Kubernetes Job per context version.
+//!
+//! Rooms are wholly pure or wholly I/O; arrows go one way (`ARCHITECTURE.md`, and a test).
+
+// pure: no async, client, clock, files or environment
+/// Judges writes: the next version, and every rule that is broken.
 pub mod admission;
+/// The API: `TaskRun` and `Agent`.
 pub mod crd;
+/// Decides the next writes for one `TaskRun`.
 pub mod plan;
+
+// I/O: thin
+/// The command line.
+pub mod cli;
+/// Every call to the API server.
+pub mod client;
+/// Observe, plan, execute.
+pub mod controller;
+/// Every metric.
+pub mod metrics;
+/// Listeners and TLS.
+pub mod server;
+/// Logs.
+pub mod telemetry;
+/// Carries admission reviews.
+pub mod webhook;

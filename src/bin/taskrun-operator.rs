@@ -1,1 +1,5 @@
-fn main(){ for c in taskrun_operator::crd::custom_resource_definitions() { println!("---"); println!("{}", serde_saphyr::to_string(&c).unwrap()); } }
+//! The operator's binary: see [`taskrun_operator::cli`].
+
+fn main() -> std::process::ExitCode {
+    taskrun_operator::cli::main()
+}

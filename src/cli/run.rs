@@ -1,0 +1,170 @@
+//! `taskrun-operator run`: webhook, reconciler and admin endpoints in one process.
+
+use crate::client::ApiServer;
+use crate::controller::{self, Settings};
+use crate::crd::TaskNames;
+use crate::metrics::Metrics;
+use crate::server::{self, Readiness, tls};
+use crate::{telemetry, webhook};
+use clap::{Args, ValueEnum};
+use futures::future::{FutureExt, join_all};
+use k8s_openapi::jiff::Timestamp;
+use std::error::Error;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// How long to wait before the webhook configurations are looked for again.
+const REGISTER_RETRY: Duration = Duration::from_secs(2);
+
+/// Each option can be given as an environment variable, too.
+#[derive(Args)]
+pub struct RunArgs {
+    /// Namespace whose TaskRuns are reconciled; repeatable. Without it: all namespaces
+    #[arg(long = "namespace", value_name = "NAME", env = "TASKRUN_NAMESPACE", value_delimiter = ',')]
+    namespaces: Vec<String>,
+
+    /// Address of the admission webhook (TLS)
+    #[arg(long, value_name = "IP:PORT", env = "TASKRUN_WEBHOOK_ADDR", default_value = "0.0.0.0:9443")]
+    webhook_addr: SocketAddr,
+
+    /// URL under which the API server reaches the webhook, without a path: for an operator outside the
+    /// cluster. Written into the webhook configurations instead of the Service
+    #[arg(long, value_name = "https://HOST:PORT", env = "TASKRUN_WEBHOOK_URL", value_parser = https_url)]
+    webhook_url: Option<String>,
+
+    /// Address of /livez, /readyz and /metrics (plain HTTP)
+    #[arg(long, value_name = "IP:PORT", env = "TASKRUN_ADMIN_ADDR", default_value = "0.0.0.0:8080")]
+    admin_addr: SocketAddr,
+
+    /// Namespace of the operator's own Service, which its certificate names
+    #[arg(long, value_name = "NAME", env = "POD_NAMESPACE", default_value = "taskrun-system")]
+    operator_namespace: String,
+
+    /// How TaskRuns are named: task-{taskId}, or {serviceName}-task-{taskId} where services number
+    /// their tasks apart
+    #[arg(long, value_name = "SCHEME", env = "TASKRUN_TASK_NAMES", value_enum, default_value_t = Scheme::ById)]
+    task_names: Scheme,
+
+    /// Agent that runs tasks whose own Agent does not exist
+    #[arg(long, value_name = "NAME", env = "TASKRUN_DEFAULT_AGENT")]
+    default_agent: Option<String>,
+
+    /// Seconds to go on serving after SIGTERM, with /readyz failing, until no one sends any more
+    #[arg(long, value_name = "SECONDS", env = "TASKRUN_SHUTDOWN_DELAY", default_value_t = 10)]
+    shutdown_delay: u64,
+
+    /// Log filter: a level, or module=level pairs
+    #[arg(long, value_name = "FILTER", env = "RUST_LOG", default_value = "info")]
+    log: String,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Scheme {
+    ById,
+    ByService,
+}
+
+impl From<Scheme> for TaskNames {
+    fn from(scheme: Scheme) -> Self {
+        match scheme {
+            Scheme::ById => Self::ById,
+            Scheme::ByService => Self::ByService,
+        }
+    }
+}
+
+/// Runs until SIGTERM or Ctrl-C.
+pub fn run(args: RunArgs) -> Result<(), Box<dyn Error>> {
+    telemetry::init(&args.log);
+    rustls::crypto::ring::default_provider().install_default().map_err(|_| "TLS is set up twice")?;
+    actix_web::rt::System::new().block_on(serve(args))
+}
+
+async fn serve(args: RunArgs) -> Result<(), Box<dyn Error>> {
+    let (metrics, readiness) = (Arc::new(Metrics::new()?), Readiness::default());
+    let api_server = ApiServer::connect().await?;
+    let names = args.task_names.into();
+    let (tls, ca) = tls::self_signed(&args.hosts(), Timestamp::now())?;
+    let state = webhook::State { names, metrics: metrics.clone() };
+    let webhook = server::webhook(args.webhook_addr, tls, state).map_err(|e| listen_error(args.webhook_addr, &e))?;
+    let admin = server::admin(args.admin_addr, readiness.clone(), metrics.clone())
+        .map_err(|e| listen_error(args.admin_addr, &e))?;
+    let servers = [webhook.handle(), admin.handle()];
+    actix_web::rt::spawn(webhook);
+    actix_web::rt::spawn(admin);
+    let stop = stop_signal()?.shared();
+
+    let settings = Settings { names, default_agent: args.default_agent.clone() };
+    let controllers = args.watched().into_iter().map(|namespace| {
+        let stop = stop.clone();
+        controller::run(api_server.clone(), namespace, settings.clone(), metrics.clone(), stop)
+    });
+    let controllers = actix_web::rt::spawn(join_all(controllers));
+    actix_web::rt::spawn(register(api_server, ca, args.webhook_url.clone(), readiness.clone()));
+    tracing::info!(webhook = %args.webhook_addr, admin = %args.admin_addr, "started");
+
+    stop.await;
+    tracing::info!(seconds = args.shutdown_delay, "stopping: serving on for a while");
+    readiness.set(false);
+    tokio::select! {
+        () = tokio::time::sleep(Duration::from_secs(args.shutdown_delay)) => {}
+        () = stop_signal()? => {}
+    }
+    for server in servers {
+        server.stop(true).await;
+    }
+    controllers.await?;
+    Ok(())
+}
+
+/// Makes the webhook known; ready from then on.
+async fn register(api_server: ApiServer, ca: String, url: Option<String>, readiness: Readiness) {
+    while let Err(error) = api_server.register_webhooks(&ca, url.as_deref()).await {
+        tracing::warn!(%error, "failed to write the webhook configurations: is webhook-config/ applied?");
+        tokio::time::sleep(REGISTER_RETRY).await;
+    }
+    readiness.set(true);
+    tracing::info!("ready");
+}
+
+impl RunArgs {
+    /// What the API server may call the webhook.
+    fn hosts(&self) -> Vec<String> {
+        let service = format!("taskrun-operator.{}.svc", self.operator_namespace);
+        let url = self.webhook_url.as_ref().and_then(|url| url.parse::<actix_web::http::Uri>().ok());
+        let host = url.and_then(|url| url.host().map(|host| host.trim_matches(['[', ']']).to_owned()));
+        [Some(service), host].into_iter().flatten().collect()
+    }
+
+    /// One watch a namespace; one for all if none is named.
+    fn watched(&self) -> Vec<Option<String>> {
+        match self.namespaces.is_empty() {
+            true => vec![None],
+            false => self.namespaces.iter().cloned().map(Some).collect(),
+        }
+    }
+}
+
+fn https_url(text: &str) -> Result<String, String> {
+    let url: actix_web::http::Uri = text.parse().map_err(|_| "not a URL".to_owned())?;
+    match (url.scheme_str(), url.host(), url.path()) {
+        (Some("https"), Some(_), "/" | "") => Ok(text.to_owned()),
+        _ => Err("must be https://HOST:PORT, without a path".to_owned()),
+    }
+}
+
+fn listen_error(addr: SocketAddr, error: &std::io::Error) -> String {
+    format!("failed to listen on {addr}: {error}")
+}
+
+fn stop_signal() -> std::io::Result<impl Future<Output = ()> + Send + Sync + 'static> {
+    let (mut term, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}

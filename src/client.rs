@@ -1,0 +1,248 @@
+//! Every call to the API server, each bounded in time.
+//!
+//! It knows names, verbs and field managers, and holds no rule. Requests are never replayed here: a
+//! write whose answer was lost is settled by observing again (kube's own retry would repeat a POST).
+
+use crate::crd::{MANAGED_BY, TaskRun};
+use crate::plan::{Notice, Step, task_selector};
+use k8s_openapi::api::admissionregistration::v1::{
+    MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
+};
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference, PersistentVolumeClaim, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::{ByteString, NamespaceResourceScope};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::{Api, Client, Config, Resource};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use std::fmt::Debug;
+use std::future::Future;
+use std::time::Duration;
+
+/// Field manager of what the reconciler writes.
+pub const FIELD_MANAGER: &str = MANAGED_BY;
+/// Field manager of the webhook configurations' `clientConfig`.
+pub const WEBHOOK_FIELD_MANAGER: &str = "taskrun-operator-webhook";
+/// Name of both webhook configurations, as in `webhook-config/`.
+pub const WEBHOOK_CONFIGURATION: &str = "taskrun-operator";
+/// The longest that one call may take.
+const CALL_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Why a call came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// What the call was decided on is not so any more: observe again.
+    #[error("conflict: {0}")]
+    Conflict(String),
+    /// The API server refuses the object for what it is.
+    #[error("refused ({reason}): {message}")]
+    Refused { reason: &'static str, message: String },
+    /// No answer in time; the call may have been carried out.
+    #[error("no answer from the API server within {} s", CALL_TIMEOUT.as_secs())]
+    Timeout,
+    /// Anything else.
+    #[error("failed to call the API server: {0}")]
+    Call(#[from] kube::Error),
+}
+
+/// The API server.
+#[derive(Clone)]
+pub struct ApiServer {
+    client: Client,
+    recorder: Recorder,
+}
+
+impl ApiServer {
+    /// From `KUBECONFIG`, `~/.kube/config` or the pod's service account.
+    ///
+    /// # Errors
+    /// If there is no usable configuration.
+    pub async fn connect() -> Result<Self, Error> {
+        let mut config = Config::infer().await.map_err(kube::Error::InferConfig)?;
+        config.default_retry = false;
+        let client = Client::try_from(config)?;
+        let reporter = Reporter { controller: MANAGED_BY.to_owned(), instance: None };
+        Ok(Self { recorder: Recorder::new(client.clone(), reporter), client })
+    }
+
+    /// The objects of a kind, in a namespace or in all.
+    #[must_use]
+    pub fn api<K>(&self, namespace: Option<&str>) -> Api<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        match namespace {
+            Some(namespace) => Api::namespaced(self.client.clone(), namespace),
+            None => Api::all(self.client.clone()),
+        }
+    }
+
+    /// One object as it is now, if it is there.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn fetch<K>(&self, namespace: &str, name: &str) -> Result<Option<K>, Error>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
+    {
+        bounded(self.api(Some(namespace)).get_opt(name)).await
+    }
+
+    /// A ConfigMap's metadata as it is now, if it is there.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn fetch_config_map(&self, namespace: &str, name: &str) -> Result<Option<ObjectMeta>, Error> {
+        let api = self.api::<ConfigMap>(Some(namespace));
+        Ok(bounded(api.get_metadata_opt(name)).await?.map(|found| found.metadata))
+    }
+
+    /// All pods or Jobs of a task as they are now, whoever owns them.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn list_of_task<K>(&self, task_run: &TaskRun) -> Result<Vec<K>, Error>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
+    {
+        let selector = task_selector(&task_run.spec.run_id());
+        let api = self.api(task_run.metadata.namespace.as_deref());
+        Ok(bounded(api.list(&ListParams::default().labels(&selector))).await?.items)
+    }
+
+    /// Carries out one step for this TaskRun.
+    ///
+    /// # Errors
+    /// See [`Error`]. What is to be deleted and is gone already is no error, nor is a workspace that
+    /// is there already.
+    pub async fn execute(&self, task_run: &TaskRun, step: &Step) -> Result<(), Error> {
+        let namespace = task_run.metadata.namespace.as_deref().unwrap_or_default();
+        let name = task_run.metadata.name.as_deref().unwrap_or_default();
+        match step {
+            Step::PatchFinalizers(patch) => self.patch::<TaskRun>(namespace, name, patch).await,
+            Step::CreateConfigMap(config_map) => self.create(namespace, &**config_map).await,
+            Step::CreateClaim(claim) => self.create_claim(namespace, claim).await,
+            Step::CreateJob(job) => self.create(namespace, &**job).await,
+            Step::DeleteJob { name, uid } => self.delete_job(namespace, name, uid).await,
+            Step::PatchJob { name, patch } => self.patch::<Job>(namespace, name, patch).await,
+            Step::ReleasePod { name, patch } => self.patch::<Pod>(namespace, name, patch).await,
+            Step::PatchStatus(patch) => self.patch_status(namespace, name, patch).await,
+            Step::Publish(notice) => self.publish(task_run, notice).await,
+        }
+    }
+
+    async fn create<K>(&self, namespace: &str, object: &K) -> Result<(), Error>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Serialize + DeserializeOwned + Debug,
+    {
+        let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+        match bounded(self.api::<K>(Some(namespace)).create(&params, object)).await {
+            Ok(_) => Ok(()),
+            Err(Error::Call(kube::Error::Api(status))) if status.code == 403 || status.code == 422 => {
+                let reason = if status.code == 422 { crate::crd::reason::INVALID_AGENT } else { "Forbidden" };
+                Err(Error::Refused { reason, message: status.message.clone() })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn create_claim(&self, namespace: &str, claim: &PersistentVolumeClaim) -> Result<(), Error> {
+        match self.create(namespace, claim).await {
+            Err(Error::Conflict(_)) => Ok(()),
+            other => other,
+        }
+    }
+
+    async fn delete_job(&self, namespace: &str, name: &str, uid: &str) -> Result<(), Error> {
+        let preconditions = Preconditions { uid: Some(uid.to_owned()), resource_version: None };
+        let params = DeleteParams::foreground().preconditions(preconditions);
+        match bounded(self.api::<Job>(Some(namespace)).delete(name, &params)).await {
+            Err(Error::Call(kube::Error::Api(status))) if status.code == 404 => Ok(()),
+            other => other.map(|_| ()),
+        }
+    }
+
+    async fn patch<K>(&self, namespace: &str, name: &str, patch: &Value) -> Result<(), Error>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
+    {
+        let api = self.api::<K>(Some(namespace));
+        bounded(api.patch(name, &manager(), &Patch::Merge(patch))).await.map(|_| ()).map_err(gone_is_conflict)
+    }
+
+    async fn patch_status(&self, namespace: &str, name: &str, patch: &Value) -> Result<(), Error> {
+        let api = self.api::<TaskRun>(Some(namespace));
+        bounded(api.patch_status(name, &manager(), &Patch::Merge(patch))).await.map(|_| ()).map_err(gone_is_conflict)
+    }
+
+    /// Writes an Event. It is told, not needed: a failure is only logged.
+    async fn publish(&self, task_run: &TaskRun, notice: &Notice) -> Result<(), Error> {
+        let event = Event {
+            type_: if notice.warning { EventType::Warning } else { EventType::Normal },
+            reason: notice.reason.clone(),
+            note: Some(notice.note.clone()),
+            action: "Reconcile".to_owned(),
+            secondary: None,
+        };
+        let regarding: ObjectReference = task_run.object_ref(&());
+        if let Err(error) = bounded(self.recorder.publish(&event, &regarding)).await {
+            tracing::warn!(%error, reason = notice.reason, "failed to publish an event");
+        }
+        Ok(())
+    }
+
+    /// Writes into both webhook configurations whom to trust and, where the operator runs outside the
+    /// cluster, where to find it (`url`, without a path).
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn register_webhooks(&self, ca_bundle: &str, url: Option<&str>) -> Result<(), Error> {
+        let client_config = |path: &str| match url {
+            Some(url) => json!({
+                "caBundle": ByteString(ca_bundle.as_bytes().to_vec()),
+                "url": format!("{}{path}", url.trim_end_matches('/')), "service": null,
+            }),
+            None => json!({ "caBundle": ByteString(ca_bundle.as_bytes().to_vec()) }),
+        };
+        let patch = |verb: &str| {
+            let name = format!("{verb}.taskruns.orchestrator.io");
+            json!({"webhooks": [{"name": name, "clientConfig": client_config(&format!("/{verb}"))}]})
+        };
+        let params = PatchParams { field_manager: Some(WEBHOOK_FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+        let mutating: Api<MutatingWebhookConfiguration> = Api::all(self.client.clone());
+        bounded(mutating.patch(WEBHOOK_CONFIGURATION, &params, &Patch::Strategic(patch("mutate")))).await?;
+        let validating: Api<ValidatingWebhookConfiguration> = Api::all(self.client.clone());
+        bounded(validating.patch(WEBHOOK_CONFIGURATION, &params, &Patch::Strategic(patch("validate")))).await?;
+        Ok(())
+    }
+}
+
+fn manager() -> PatchParams {
+    PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() }
+}
+
+/// A call with an end; conflicts are told apart.
+async fn bounded<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, Error> {
+    match tokio::time::timeout(CALL_TIMEOUT, call).await {
+        Err(_) => Err(Error::Timeout),
+        Ok(Err(kube::Error::Api(status))) if status.code == 409 => Err(Error::Conflict(status.message.clone())),
+        Ok(result) => Ok(result?),
+    }
+}
+
+/// What was to be patched is gone, or another object has its name by now (422 for a wrong uid).
+fn gone_is_conflict(error: Error) -> Error {
+    match error {
+        Error::Call(kube::Error::Api(status)) if status.code == 404 || is_other_uid(&status.message) => {
+            Error::Conflict(status.message.clone())
+        }
+        other => other,
+    }
+}
+
+fn is_other_uid(message: &str) -> bool {
+    message.contains("metadata.uid")
+}

@@ -1,0 +1,163 @@
+//! The reconciler: reconcile = observe, plan, execute.
+//!
+//! Nothing here may depend on why `reconcile` was called. A look into the caches only decides whether
+//! there is anything to do; all that is written is decided on what the API server says now.
+
+mod cache;
+mod observe;
+
+use crate::client::{ApiServer, Error};
+use crate::crd::{Agent, MANAGED_BY, TaskNames, TaskRun};
+use crate::metrics::Metrics;
+use crate::plan::{Next, Plan, plan};
+use cache::{Caches, Guarded};
+use futures::StreamExt;
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::Pod;
+use kube::runtime::controller::{Action, Config, Controller};
+use kube::runtime::reflector::ObjectRef;
+use kube::runtime::{WatchStreamExt, watcher};
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Reconciles at the same time: each is a few calls to the API server.
+const CONCURRENCY: u16 = 32;
+/// Plans in one reconcile: a start takes four, each conflict one more.
+const MAX_ROUNDS: usize = 12;
+/// A watch ends after this many seconds, so that a dead one is noticed within a minute.
+const WATCH_SECONDS: u32 = 50;
+/// Objects a page of a list: the page, not the store, is what takes memory.
+const PAGE_SIZE: u32 = 50;
+/// First and longest wait after errors of one object.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
+
+/// What the reconciler is told.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// How TaskRuns are named.
+    pub names: TaskNames,
+    /// The Agent for tasks whose own does not exist.
+    pub default_agent: Option<String>,
+}
+
+struct Context {
+    api_server: ApiServer,
+    caches: Caches,
+    settings: Settings,
+    metrics: Arc<Metrics>,
+    failures: Mutex<HashMap<ObjectRef<Guarded>, u32>>,
+}
+
+/// Reconciles the TaskRuns of a namespace, or of all, until `shutdown` resolves; calls in flight are
+/// finished first.
+pub async fn run(
+    api_server: ApiServer,
+    namespace: Option<String>,
+    settings: Settings,
+    metrics: Arc<Metrics>,
+    shutdown: impl Future<Output = ()> + Send + Sync + 'static,
+) {
+    let namespace = namespace.as_deref();
+    let (caches, writers) = Caches::new();
+    let watch = watcher::Config::default().page_size(PAGE_SIZE).timeout(WATCH_SECONDS);
+    let ours = watch.clone().labels(&format!("app.kubernetes.io/managed-by={MANAGED_BY}"));
+    let task_runs = watcher(api_server.api::<Guarded>(namespace), watch.clone())
+        .default_backoff()
+        .modify(cache::prune_task_run)
+        .reflect(writers.task_runs)
+        .applied_objects();
+    let jobs = watcher(api_server.api::<Job>(namespace), ours.clone())
+        .default_backoff()
+        .modify(cache::prune_job)
+        .reflect(writers.jobs)
+        .touched_objects();
+    let pods = watcher(api_server.api::<Pod>(namespace), ours).default_backoff().modify(cache::prune_pod);
+    let index = caches.pods.clone();
+    let pods = pods.inspect(move |event| index.apply(event)).touched_objects();
+    let agents = watcher(api_server.api::<Agent>(namespace), watch)
+        .default_backoff()
+        .reflect(writers.agents)
+        .touched_objects();
+    let waiting = caches.clone();
+    let default_agent = settings.default_agent.clone();
+    let context = Context { api_server, caches: caches.clone(), settings, metrics, failures: Mutex::default() };
+    Controller::for_stream(task_runs, caches.task_runs)
+        .with_config(Config::default().concurrency(CONCURRENCY))
+        .owns_stream(jobs)
+        .watches_stream(pods, |pod: Pod| cache::task_run_of(&pod))
+        .watches_stream(agents, move |agent: Agent| waiting.waiting_for(&agent, default_agent.as_deref()))
+        .graceful_shutdown_on(shutdown)
+        .run(reconcile, error_policy, Arc::new(context))
+        .for_each(|_| std::future::ready(()))
+        .await;
+}
+
+async fn reconcile(task_run: Arc<Guarded>, ctx: Arc<Context>) -> Result<Action, Error> {
+    let started = Instant::now();
+    let result = match &task_run.0 {
+        Ok(cached) => reconcile_task_run(cached, &ctx).await,
+        // only an edit can mend it; the others go on
+        Err(invalid) => {
+            tracing::warn!(task_run = invalid.metadata.name, namespace = invalid.metadata.namespace, "cannot be read: its spec does not fit the schema");
+            Ok(Action::await_change())
+        }
+    };
+    ctx.metrics.reconciled(result.is_ok(), started.elapsed());
+    if result.is_ok() {
+        ctx.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(&ObjectRef::from_obj(&*task_run));
+    }
+    result
+}
+
+async fn reconcile_task_run(cached: &TaskRun, ctx: &Context) -> Result<Action, Error> {
+    if ctx.caches.is_settled(cached, ctx.settings.names).await {
+        return Ok(Action::await_change());
+    }
+    let mut refused = None;
+    for _ in 0..MAX_ROUNDS {
+        let Some(mut observed) = observe::observe(ctx, cached).await? else {
+            return Ok(Action::await_change());
+        };
+        observed.refused = refused.take();
+        let plan = plan(&observed);
+        match execute(ctx, &observed.task_run, &plan).await {
+            Ok(()) if plan.next == Next::Again => {}
+            Ok(()) => return Ok(plan.next.into()),
+            Err(Error::Refused { reason, message }) => refused = Some((reason, message)),
+            Err(Error::Conflict(message)) => tracing::debug!(message, "conflict, observing again"),
+            Err(error) => return Err(error),
+        }
+    }
+    Err(Error::Conflict(format!("no end after {MAX_ROUNDS} rounds")))
+}
+
+/// Carries the plan out, in order. No choices are left.
+async fn execute(ctx: &Context, task_run: &TaskRun, plan: &Plan) -> Result<(), Error> {
+    for step in &plan.steps {
+        ctx.api_server.execute(task_run, step).await?;
+    }
+    Ok(())
+}
+
+impl From<Next> for Action {
+    fn from(next: Next) -> Self {
+        match next {
+            Next::Again => Self::requeue(Duration::ZERO),
+            Next::After(wait) => Self::requeue(wait),
+            Next::Wait => Self::await_change(),
+        }
+    }
+}
+
+/// Exponential per object, with jitter, capped.
+fn error_policy(task_run: Arc<Guarded>, error: &Error, ctx: Arc<Context>) -> Action {
+    let object = ObjectRef::from_obj(&*task_run);
+    let mut failures = ctx.failures.lock().unwrap_or_else(PoisonError::into_inner);
+    let count = failures.entry(object.clone()).or_default();
+    *count += 1;
+    let wait = BACKOFF.0.saturating_mul(1 << (*count).min(16)).min(BACKOFF.1);
+    tracing::warn!(%error, task_run = object.name, namespace = object.namespace, failures = *count, "reconcile failed");
+    Action::requeue(wait.mul_f64(0.5 + fastrand::f64() / 2.0))
+}

@@ -1,0 +1,227 @@
+//! What is known without asking: pruned copies of the objects we watch.
+//!
+//! They wake the reconciler and let it see that nothing is to be done. No markdown is kept, and
+//! nothing is decided on them alone that writes.
+
+use crate::crd::{Agent, TASK_RUN_LABEL, TaskNames, TaskRun};
+use crate::plan::{Observed, plan};
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::jiff::Timestamp;
+use kube::{Resource, ResourceExt};
+use kube::core::DeserializeGuard;
+use kube::runtime::reflector::store::Writer;
+use kube::runtime::reflector::{ObjectRef, Store, store};
+use kube::runtime::watcher;
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+use tokio::sync::watch;
+
+/// A TaskRun, or what is left of one that cannot be read.
+pub type Guarded = DeserializeGuard<TaskRun>;
+
+/// Older versions whose Jobs are looked up by name: strays of still older ones can never start, and
+/// end with their TaskRun.
+const OLDER_VERSIONS: u32 = 64;
+
+/// The copies, cheap to clone.
+#[derive(Clone)]
+pub struct Caches {
+    /// Without markdown.
+    pub task_runs: Store<Guarded>,
+    /// Without their pod template's containers.
+    pub jobs: Store<Job>,
+    /// As they are.
+    pub agents: Store<Agent>,
+    /// By task.
+    pub pods: Arc<PodIndex>,
+}
+
+/// The ends of the copies that watches write to.
+pub struct Writers {
+    pub task_runs: Writer<Guarded>,
+    pub jobs: Writer<Job>,
+    pub agents: Writer<Agent>,
+}
+
+impl Caches {
+    pub fn new() -> (Self, Writers) {
+        let (task_runs, task_runs_writer) = store();
+        let (jobs, jobs_writer) = store();
+        let (agents, agents_writer) = store();
+        let caches = Self { task_runs, jobs, agents, pods: Arc::default() };
+        (caches, Writers { task_runs: task_runs_writer, jobs: jobs_writer, agents: agents_writer })
+    }
+
+    /// Whether the copies say that there is nothing to do. A version that is not recorded always has
+    /// something to do, and so has a deletion.
+    pub async fn is_settled(&self, task_run: &TaskRun, names: TaskNames) -> bool {
+        self.ready().await;
+        let is_recorded = task_run.status.as_ref().is_some_and(|s| s.run(task_run.spec.context_version).is_some());
+        if !is_recorded || task_run.metadata.deletion_timestamp.is_some() {
+            return false;
+        }
+        let observed = Observed {
+            task_run: task_run.clone(),
+            job: self.job(task_run, task_run.spec.context_version),
+            other_jobs: self.other_jobs(task_run),
+            pods: self.pods.of_task(task_run),
+            config_map: None,
+            agent: None,
+            refused: None,
+            names,
+            now: now(),
+        };
+        plan(&observed).is_settled()
+    }
+
+    async fn ready(&self) {
+        // an error means that the watch has ended, and with it the reconciler
+        let _ = self.jobs.wait_until_ready().await;
+        let _ = self.agents.wait_until_ready().await;
+        let _ = self.pods.ready.subscribe().wait_for(|ready| *ready).await;
+    }
+
+    /// The Job of a version, by its name.
+    pub fn job(&self, task_run: &TaskRun, version: u32) -> Option<Job> {
+        let name = task_run.spec.run_id_of(version).to_string();
+        let job = ObjectRef::new(&name).within(&task_run.namespace().unwrap_or_default());
+        self.jobs.get(&job).map(|job| (*job).clone())
+    }
+
+    /// Jobs that this TaskRun owns, of other versions than its present one.
+    pub fn other_jobs(&self, task_run: &TaskRun) -> Vec<Job> {
+        let present = task_run.spec.context_version;
+        let recorded = task_run.status.iter().flat_map(|status| &status.runs).map(|run| run.context_version);
+        let mut versions: Vec<u32> =
+            (present.saturating_sub(OLDER_VERSIONS)..present).chain(recorded).filter(|v| *v != present).collect();
+        versions.sort_unstable();
+        versions.dedup();
+        let jobs = versions.into_iter().filter_map(|version| self.job(task_run, version));
+        jobs.filter(|job| job.owner_references().iter().any(|owner| Some(&owner.uid) == task_run.metadata.uid.as_ref())).collect()
+    }
+
+    /// An Agent of the TaskRun's namespace.
+    pub fn agent(&self, task_run: &TaskRun, name: &str) -> Option<Agent> {
+        let agent = ObjectRef::new(name).within(&task_run.namespace().unwrap_or_default());
+        self.agents.get(&agent).map(|agent| (*agent).clone())
+    }
+
+    /// TaskRuns that could start now that this Agent is there or has changed.
+    pub fn waiting_for(&self, agent: &Agent, default_agent: Option<&str>) -> Vec<ObjectRef<Guarded>> {
+        let name = agent.name_any();
+        let is_default = default_agent == Some(&name);
+        let waits = |task_run: &TaskRun| {
+            let is_started = task_run.status.as_ref().is_some_and(|s| s.run(task_run.spec.context_version).is_some());
+            task_run.namespace() == agent.namespace() && !is_started && (is_default || task_run.spec.agent_name == name)
+        };
+        let all = self.task_runs.state();
+        let waiting = all.iter().filter(|guarded| guarded.0.as_ref().is_ok_and(waits));
+        waiting.map(|guarded| ObjectRef::from_obj(&**guarded)).collect()
+    }
+}
+
+/// The time, read in one place.
+pub fn now() -> Timestamp {
+    Timestamp::now()
+}
+
+/// The TaskRun that a pod belongs to, also where the pod was orphaned.
+pub fn task_run_of(pod: &Pod) -> Option<ObjectRef<Guarded>> {
+    let name = pod.labels().get(TASK_RUN_LABEL)?;
+    Some(ObjectRef::new(name).within(&pod.namespace().unwrap_or_default()))
+}
+
+/// Pods by namespace and task.
+#[derive(Default)]
+pub struct PodIndex {
+    pods: RwLock<PodsByTask>,
+    /// Filled while a new list comes in, then swapped.
+    listing: RwLock<PodsByTask>,
+    ready: watch::Sender<bool>,
+}
+
+type PodsByTask = HashMap<(String, String), HashMap<String, Pod>>;
+
+impl PodIndex {
+    /// Takes note of what a watch of pods says.
+    pub fn apply(&self, event: &Result<watcher::Event<Pod>, watcher::Error>) {
+        let write = |map: &RwLock<PodsByTask>, change: &dyn Fn(&mut PodsByTask)| {
+            change(&mut map.write().unwrap_or_else(PoisonError::into_inner));
+        };
+        match event {
+            Ok(watcher::Event::Apply(pod)) => write(&self.pods, &|map| insert(map, pod)),
+            Ok(watcher::Event::Delete(pod)) => write(&self.pods, &|map| remove(map, pod)),
+            Ok(watcher::Event::Init) => write(&self.listing, &HashMap::clear),
+            Ok(watcher::Event::InitApply(pod)) => write(&self.listing, &|map| insert(map, pod)),
+            Ok(watcher::Event::InitDone) => {
+                let listed = std::mem::take(&mut *self.listing.write().unwrap_or_else(PoisonError::into_inner));
+                *self.pods.write().unwrap_or_else(PoisonError::into_inner) = listed;
+                self.ready.send_replace(true);
+            }
+            Err(_) => {}
+        }
+    }
+
+    /// The pods of a task, whoever owns them.
+    pub fn of_task(&self, task_run: &TaskRun) -> Vec<Pod> {
+        let key = (task_run.namespace().unwrap_or_default(), task_run.spec.run_id().task());
+        let pods = self.pods.read().unwrap_or_else(PoisonError::into_inner);
+        pods.get(&key).map(|pods| pods.values().cloned().collect()).unwrap_or_default()
+    }
+}
+
+fn key(pod: &Pod) -> (String, String) {
+    let task = pod.labels().get("app.kubernetes.io/instance").cloned();
+    (pod.namespace().unwrap_or_default(), task.unwrap_or_default())
+}
+
+fn insert(map: &mut PodsByTask, pod: &Pod) {
+    map.entry(key(pod)).or_default().insert(pod.name_any(), pod.clone());
+}
+
+fn remove(map: &mut PodsByTask, pod: &Pod) {
+    let key = key(pod);
+    if let Some(pods) = map.get_mut(&key) {
+        pods.remove(&pod.name_any());
+        if pods.is_empty() {
+            map.remove(&key);
+        }
+    }
+}
+
+/// Leaves out what no decision needs: the markdown above all, also in kubectl's own copy of it.
+pub fn prune_task_run(task_run: &mut Guarded) {
+    task_run.meta_mut().managed_fields = None;
+    if let Some(annotations) = &mut task_run.meta_mut().annotations {
+        annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
+    }
+    if let Ok(task_run) = &mut task_run.0 {
+        task_run.spec.markdown_files = Vec::new();
+        task_run.spec.env = Vec::new();
+    }
+}
+
+/// Leaves out what no decision needs: all of the template but its gates.
+pub fn prune_job(job: &mut Job) {
+    job.metadata.managed_fields = None;
+    job.metadata.annotations = None;
+    if let Some(pod) = job.spec.as_mut().and_then(|spec| spec.template.spec.as_mut()) {
+        *pod = k8s_openapi::api::core::v1::PodSpec {
+            scheduling_gates: pod.scheduling_gates.take(),
+            ..Default::default()
+        };
+    }
+}
+
+/// Leaves out what no decision needs.
+pub fn prune_pod(pod: &mut Pod) {
+    pod.metadata.managed_fields = None;
+    pod.metadata.annotations = None;
+    if let Some(spec) = &mut pod.spec {
+        *spec = k8s_openapi::api::core::v1::PodSpec {
+            scheduling_gates: spec.scheduling_gates.take(),
+            ..Default::default()
+        };
+    }
+}

@@ -1,0 +1,78 @@
+//! Observing: what the API server says now of one TaskRun and all that belongs to it.
+
+use super::Context;
+use super::cache::now;
+use crate::client::Error;
+use crate::crd::{Agent, TaskRun};
+use crate::plan::Observed;
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+
+/// Everything that a plan may need, read live wherever it decides over creating, deleting, recording
+/// or releasing; none where the TaskRun is gone. The TaskRun is read first: what was recorded in it
+/// must be older than what is seen of its Jobs.
+pub async fn observe(ctx: &Context, cached: &TaskRun) -> Result<Option<Observed>, Error> {
+    let (namespace, name) = (cached.namespace().unwrap_or_default(), cached.name_any());
+    let Some(task_run) = ctx.api_server.fetch::<TaskRun>(&namespace, &name).await? else {
+        return Ok(None);
+    };
+    let run = task_run.spec.run_id().to_string();
+    let job = ctx.api_server.fetch::<Job>(&namespace, &run).await?;
+    let is_recorded = task_run.status.as_ref().is_some_and(|s| s.run(task_run.spec.context_version).is_some());
+    let config_map = match (&job, is_recorded) {
+        (None, false) => ctx.api_server.fetch_config_map(&namespace, &run).await?,
+        _ => None,
+    };
+    Ok(Some(Observed {
+        other_jobs: other_jobs(ctx, &task_run).await?,
+        pods: pods(ctx, &task_run, job.as_ref(), is_recorded).await?,
+        agent: agent(ctx, &task_run),
+        task_run,
+        job,
+        config_map,
+        refused: None,
+        names: ctx.settings.names,
+        now: now(),
+    }))
+}
+
+/// Jobs of other versions. Those that may have pods are recorded, so they are read live; others can
+/// never start, and the cache is good enough to find them. A deletion has to find all.
+async fn other_jobs(ctx: &Context, task_run: &TaskRun) -> Result<Vec<Job>, Error> {
+    let present = task_run.spec.run_id().to_string();
+    let is_ours = |job: &Job| {
+        job.name_any() != present
+            && job.owner_references().iter().any(|owner| Some(&owner.uid) == task_run.metadata.uid.as_ref())
+    };
+    if task_run.metadata.deletion_timestamp.is_some() {
+        let jobs = ctx.api_server.list_of_task::<Job>(task_run).await?;
+        return Ok(jobs.into_iter().filter(is_ours).collect());
+    }
+    let mut jobs = ctx.caches.other_jobs(task_run);
+    let runs = task_run.status.iter().flat_map(|status| &status.runs);
+    for name in runs.filter(|run| run.outcome.is_none()).filter_map(|run| run.job_name.as_ref()) {
+        jobs.retain(|job| job.name_any() != *name);
+        let live = ctx.api_server.fetch::<Job>(&task_run.namespace().unwrap_or_default(), name).await?;
+        jobs.extend(live.filter(is_ours));
+    }
+    Ok(jobs)
+}
+
+/// Pods of the task: live where it is decided whether a run may start or how it ended.
+async fn pods(ctx: &Context, task_run: &TaskRun, job: Option<&Job>, is_recorded: bool) -> Result<Vec<Pod>, Error> {
+    let has_ended = job.is_some_and(|job| {
+        let conditions = job.status.iter().flat_map(|status| status.conditions.iter().flatten());
+        conditions.into_iter().any(|c| c.status == "True" && (c.type_ == "Complete" || c.type_ == "Failed"))
+    });
+    let decides = (!is_recorded && job.is_some()) || has_ended || task_run.metadata.deletion_timestamp.is_some();
+    match decides {
+        true => ctx.api_server.list_of_task(task_run).await,
+        false => Ok(ctx.caches.pods.of_task(task_run)),
+    }
+}
+
+fn agent(ctx: &Context, task_run: &TaskRun) -> Option<Agent> {
+    let named = ctx.caches.agent(task_run, &task_run.spec.agent_name);
+    named.or_else(|| ctx.caches.agent(task_run, ctx.settings.default_agent.as_deref()?))
+}

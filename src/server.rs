@@ -1,0 +1,78 @@
+//! The listeners: webhook (TLS) and admin (plain HTTP: `/livez`, `/readyz`, `/metrics`).
+
+pub mod tls;
+
+use crate::metrics::Metrics;
+use crate::webhook;
+use actix_web::dev::Server;
+use actix_web::web::{self, Data};
+use actix_web::{App, HttpResponse, HttpServer};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// Longer than the 90 s for which the API server keeps an idle connection: the side that closes first
+/// loses a request now and then.
+const KEEP_ALIVE: Duration = Duration::from_secs(120);
+/// Workers of the webhook: a review is short and needs no I/O.
+const WEBHOOK_WORKERS: usize = 2;
+/// The longest that a request in flight is waited for at the end.
+const STOP_SECONDS: u64 = 15;
+
+/// Whether this process can do its work, as `/readyz` says.
+#[derive(Clone, Default)]
+pub struct Readiness(Arc<AtomicBool>);
+
+impl Readiness {
+    /// Says so, or no longer.
+    pub fn set(&self, ready: bool) {
+        self.0.store(ready, Ordering::SeqCst);
+    }
+
+    fn get(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+/// Listens for admission reviews.
+///
+/// # Errors
+/// If the address cannot be bound.
+pub fn webhook(addr: SocketAddr, tls: rustls::ServerConfig, state: webhook::State) -> io::Result<Server> {
+    let server = HttpServer::new(move || App::new().app_data(Data::new(state.clone())).configure(webhook::routes))
+        .workers(WEBHOOK_WORKERS)
+        .keep_alive(KEEP_ALIVE)
+        .shutdown_timeout(STOP_SECONDS)
+        .disable_signals()
+        .bind_rustls_0_23(addr, tls)?;
+    Ok(server.run())
+}
+
+/// Listens for probes and scrapes.
+///
+/// # Errors
+/// If the address cannot be bound.
+pub fn admin(addr: SocketAddr, readiness: Readiness, metrics: Arc<Metrics>) -> io::Result<Server> {
+    let server = HttpServer::new(move || {
+        App::new()
+            .app_data(Data::new(readiness.clone()))
+            .app_data(Data::from(metrics.clone()))
+            .route("/livez", web::get().to(HttpResponse::Ok))
+            .route("/readyz", web::get().to(readyz))
+            .route("/metrics", web::get().to(render_metrics))
+    });
+    Ok(server.workers(1).disable_signals().bind(addr)?.run())
+}
+
+async fn readyz(readiness: Data<Readiness>) -> HttpResponse {
+    match readiness.get() {
+        true => HttpResponse::Ok().body("ok"),
+        false => HttpResponse::ServiceUnavailable().body("not ready"),
+    }
+}
+
+async fn render_metrics(metrics: Data<Metrics>) -> HttpResponse {
+    HttpResponse::Ok().content_type("text/plain; version=0.0.4").body(metrics.render())
+}

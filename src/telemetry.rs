@@ -1,0 +1,13 @@
+//! Logs: for people on a terminal, JSON otherwise. No markdown, token or key is ever logged.
+
+use std::io::IsTerminal;
+use tracing_subscriber::EnvFilter;
+
+/// Starts logging to standard error; `filter` as in `RUST_LOG` of the `tracing` crates.
+pub fn init(filter: &str) {
+    let logs = tracing_subscriber::fmt().with_env_filter(EnvFilter::new(filter)).with_writer(std::io::stderr);
+    match std::io::stderr().is_terminal() {
+        true => logs.init(),
+        false => logs.json().flatten_event(true).init(),
+    }
+}
