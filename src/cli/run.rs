@@ -56,7 +56,7 @@ pub struct RunArgs {
     shutdown_delay: u64,
 
     /// Log filter: a level, or module=level pairs
-    #[arg(long, value_name = "FILTER", env = "RUST_LOG", default_value = "info")]
+    #[arg(long, value_name = "FILTER", env = "RUST_LOG", default_value = "info,actix_server=warn")]
     log: String,
 }
 

@@ -20,7 +20,6 @@ pub const DEFAULT_CONTEXT_MOUNT_PATH: &str = "/context";
     namespaced,
     status = "AgentStatus",
     derive = "PartialEq",
-    category = "taskrun",
     doc = "What a run executes: a Job template, to which the operator adds the context, the workspace and the task's environment.",
     printcolumn(name = "Image", type_ = "string", json_path = ".spec.jobTemplate.spec.template.spec.containers[0].image"),
     printcolumn(name = "Valid", type_ = "string", json_path = ".status.conditions[?(@.type=='Valid')].status"),

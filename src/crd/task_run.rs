@@ -15,7 +15,6 @@ use serde::{Deserialize, Serialize};
     kind = "TaskRun",
     plural = "taskruns",
     shortname = "trun",
-    category = "taskrun",
     namespaced,
     status = "TaskRunStatus",
     derive = "PartialEq",

@@ -107,7 +107,7 @@ impl Standing {
             _ => (Outcome::Unknown, format!("Job {name} was gone before its end was seen; a new context version starts a new run")),
         };
         let completion_time = Some(Time(observed.now));
-        Self::ended(&RunStatus { outcome: Some(outcome), completion_time, message: Some(message), ..run.clone() })
+        Self::ended(&RunStatus { outcome: Some(outcome), completion_time, message: Some(message), ..over(run) })
     }
 
     /// What the run's Job and its pods say.
@@ -126,7 +126,7 @@ impl Standing {
                 outcome: Some(outcome),
                 completion_time: condition.last_transition_time.clone().or(Some(Time(observed.now))),
                 message: Some(message.chars().take(MAX_MESSAGE).collect()),
-                ..run
+                ..over(&run)
             };
             let why = condition.reason.as_deref().filter(|_| outcome == Outcome::Failed);
             return Self { reason: why.unwrap_or(default_reason(outcome)).to_owned(), ..Self::ended(&run) };
@@ -165,6 +165,11 @@ fn default_reason(outcome: Outcome) -> &'static str {
         Outcome::Unknown => reason::JOB_GONE,
         Outcome::Failed | Outcome::Superseded => reason::JOB_FAILED,
     }
+}
+
+/// A run that is over counts no more pods.
+fn over(run: &RunStatus) -> RunStatus {
+    RunStatus { pod_uids: vec![], ..run.clone() }
 }
 
 fn new_run(observed: &Observed) -> RunStatus {
@@ -336,7 +341,7 @@ fn end_older(observed: &Observed, older: &RunStatus, version: u32) -> RunStatus 
         outcome: Some(Outcome::Superseded),
         completion_time: Some(Time(observed.now)),
         message: Some(format!("superseded by version {version}")),
-        ..older.clone()
+        ..over(older)
     }
 }
 
