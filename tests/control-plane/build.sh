@@ -1,0 +1,81 @@
+#!/usr/bin/env bash
+# Builds etcd, kube-apiserver, kube-controller-manager, kube-scheduler, kwok and the launcher that runs them, from the
+# versions pinned here, into a cache folder outside the clone. Prints that folder's path on stdout, all else on stderr.
+# usage: build.sh
+# env:   TASKRUN_OPERATOR_CACHE  where to keep what is built (default ${XDG_CACHE_HOME:-~/.cache}/taskrun-operator)
+#        KUBEBUILDER_ASSETS      a folder whose executables are used instead of built ones, as far as it has them
+set -euo pipefail
+cache=$(realpath -m "${TASKRUN_OPERATOR_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/taskrun-operator}")
+assets=${KUBEBUILDER_ASSETS:+$(realpath -m "$KUBEBUILDER_ASSETS")}
+cd "$(dirname "${BASH_SOURCE[0]}")"
+components="etcd kube-apiserver kube-controller-manager kube-scheduler kwok"
+export CGO_ENABLED=0 GOTOOLCHAIN=local GOWORK=off GOFLAGS="-buildvcs=false -trimpath"
+
+say() { echo "control-plane: $*" >&2; }
+hash() { sha256sum | cut -c1-12; }
+
+command -v go >/dev/null || { say "go is not on PATH; install Go $(sed -n 's/^go //p' go.mod) or newer (https://go.dev/dl)"; exit 1; }
+[ -z "$assets" ] || [ -d "$assets" ] || { say "KUBEBUILDER_ASSETS is not a folder: $assets"; exit 1; }
+toolchain=$(go version)
+folder=$cache/control-plane-$({ sha256sum go.mod go.sum */go.mod */go.sum launcher/*.go launcher/*.yaml build.sh 2>/dev/null || true; echo "$toolchain $assets"; } | hash)
+
+complete() { for name in $components control-plane; do [ -x "$folder/$name" ] || return 1; done; }
+if complete; then echo "$folder"; exit; fi
+
+mkdir -p "$cache/executables"
+exec 9>"$cache/control-plane.lock"
+flock -n 9 || { say "waiting for another build"; flock 9; }
+if complete; then echo "$folder"; exit; fi
+work=$(mktemp -d "$cache/building-XXXXXX")
+trap 'rm -rf "$work"; kill "${heartbeat:-}" 2>/dev/null || true' EXIT
+trap 'exit 130' INT TERM
+
+# Says every 20 s how far the build is, whose log has one line per compiled package.
+beat() {
+  while sleep 20 >/dev/null 2>&1; do say "  $1: $(grep -vc ^go: "$work/log") packages compiled, $((SECONDS - began)) s"; done
+}
+
+# build NAME MODULE PACKAGE [LDFLAGS]: puts NAME into $work, from $cache/executables if it was built before.
+build() {
+  local name=$1 module=$2 package=$3 ldflags="-s -w ${4:-}" key began=$SECONDS
+  key=$(cd "$module" && { cat go.mod go.sum 2>/dev/null || true; [ "$package" != . ] || cat ./*.go ./*.yaml; echo "$ldflags $toolchain"; } | hash)
+  if [ ! -x "$cache/executables/$name-$key" ]; then
+    if [ -z "${announced:-}" ]; then
+      say "building into $cache; the first time takes 8 to 10 minutes on two cores, later ones seconds"; announced=1
+    fi
+    say "$name: building"
+    : >"$work/log"
+    beat "$name" 9>&- & heartbeat=$!
+    if ! (cd "$module" && go build -v -o "$work/new-$name" -ldflags "$ldflags" "$package") 2>"$work/log" 9>&-; then
+      tail -n 20 "$work/log" >&2; say "$name: build failed"; exit 1
+    fi
+    kill "$heartbeat"; wait "$heartbeat" 2>/dev/null || true
+    mv "$work/new-$name" "$cache/executables/$name-$key"
+    say "$name: built in $((SECONDS - began)) s"
+  fi
+  ln "$cache/executables/$name-$key" "$work/$name"
+}
+
+kubernetes() {
+  local version=k8s.io/component-base/version tag
+  tag=$(sed -n 's/^\tk8s.io\/kubernetes \(v[0-9.]*\).*/\1/p' go.mod)
+  build "$1" . "k8s.io/kubernetes/cmd/$1" "-X $version.gitVersion=$tag -X $version.gitMajor=1 -X $version.gitMinor=$(cut -d. -f2 <<<"$tag") -X $version.gitTreeState=clean"
+}
+
+build control-plane launcher .
+for name in $components; do
+  if [ -n "$assets" ] && [ -x "$assets/$name" ]; then
+    say "$name: taken from KUBEBUILDER_ASSETS"
+    ln -s "$assets/$name" "$work/$name"
+    continue
+  fi
+  [ -z "$assets" ] || say "$name: not in KUBEBUILDER_ASSETS, the pinned version is used"
+  case $name in
+  etcd) build etcd etcd go.etcd.io/etcd/server/v3 ;;
+  kwok) build kwok kwok sigs.k8s.io/kwok/cmd/kwok ;;
+  *) kubernetes "$name" ;;
+  esac
+done
+rm -rf "$folder" "$work/log"
+mv "$work" "$folder"
+echo "$folder"
