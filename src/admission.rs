@@ -10,26 +10,33 @@ mod mutate;
 mod review;
 mod validate;
 
+#[cfg(test)]
+mod tests;
+
 pub use markdown::is_blank;
 pub use mutate::{Mutation, Writer, mutate};
 pub use review::{Decision, MAX_REVIEW_BYTES, Operation, Reviewed, Webhook, review};
 pub use validate::{Violation, validate};
 
 use crate::crd::TaskRun;
-use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt::{self, Formatter};
+use std::marker::PhantomData;
 
 /// What admission reads of a `TaskRun`. Everything is optional: mutating admission sees objects
 /// before the schema was checked.
 #[derive(Deserialize, Debug, Default)]
 pub struct Subject<'a> {
     /// `metadata`.
-    #[serde(default, borrow)]
+    #[serde(borrow, deserialize_with = "from_map")]
     pub metadata: Metadata<'a>,
     /// `spec`: an object without one is malformed.
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "from_map")]
     pub spec: Spec<'a>,
 }
 
@@ -129,6 +136,26 @@ impl<'a> Subject<'a> {
     fn annotation(&self, key: &str) -> Option<&str> {
         self.metadata.annotations.as_ref()?.get(key).map(String::as_str)
     }
+}
+
+/// Reads a struct from a JSON object alone. Derived code takes a list of its fields as well, which no
+/// patch of ours would fit.
+fn from_map<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    struct FromMap<T>(PhantomData<T>);
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for FromMap<T> {
+        type Value = T;
+        fn expecting(&self, f: &mut Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+            T::deserialize(MapAccessDeserializer::new(map))
+        }
+    }
+    deserializer.deserialize_map(FromMap(PhantomData))
 }
 
 fn same_set<T: Ord>(a: &[T], b: &[T]) -> bool {

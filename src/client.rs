@@ -3,7 +3,7 @@
 //! It knows names, verbs and field managers, and holds no rule. Requests are never replayed here: a
 //! write whose answer was lost is settled by observing again (kube's own retry would repeat a POST).
 
-use crate::crd::{MANAGED_BY, TaskRun};
+use crate::crd::{MANAGED_BY, TaskRun, reason};
 use crate::plan::{Notice, Step, task_selector};
 use k8s_openapi::api::admissionregistration::v1::{
     MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
@@ -141,8 +141,8 @@ impl ApiServer {
         let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
         match bounded(self.api::<K>(Some(namespace)).create(&params, object)).await {
             Ok(_) => Ok(()),
-            Err(Error::Call(kube::Error::Api(status))) if status.code == 403 || status.code == 422 => {
-                let reason = if status.code == 422 { crate::crd::reason::INVALID_AGENT } else { "Forbidden" };
+            Err(Error::Call(kube::Error::Api(status))) if [400, 403, 422].contains(&status.code) => {
+                let reason = if status.code == 403 { reason::FORBIDDEN } else { reason::INVALID_AGENT };
                 Err(Error::Refused { reason, message: status.message.clone() })
             }
             Err(error) => Err(error),

@@ -7,6 +7,8 @@
 
 mod job;
 mod status;
+#[cfg(test)]
+mod tests;
 
 pub use job::{build_claim, build_config_map, build_job, task_selector};
 pub use status::Notice;
@@ -18,7 +20,7 @@ use crate::crd::{
 };
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use serde_json::{Value, json};
@@ -137,7 +139,7 @@ impl Observed {
         }
         match &self.job {
             None => self.create(),
-            Some(job) if !self.is_ours(&job.metadata) => self.name_conflict("Job", &job.name_any()),
+            Some(job) if !self.is_ours(&job.metadata) => self.name_conflict("Job", &job.metadata),
             Some(job) if job.metadata.deletion_timestamp.is_some() => Plan::of(vec![], Next::After(RECHECK)),
             Some(job) => self.take_over(job),
         }
@@ -160,7 +162,7 @@ impl Observed {
         }
         match &self.config_map {
             Some(config_map) if !self.is_ours(config_map) => {
-                return self.name_conflict("ConfigMap", &run.to_string());
+                return self.name_conflict("ConfigMap", config_map);
             }
             Some(_) => {}
             None => steps.push(Step::CreateConfigMap(Box::new(build_config_map(&self.task_run)))),
@@ -294,9 +296,18 @@ impl Observed {
         Plan::of(steps, Next::Wait)
     }
 
-    fn name_conflict(&self, kind: &str, name: &str) -> Plan {
-        let message = format!("{kind} \"{name}\" exists and is not this TaskRun's: delete or rename it");
-        self.stand(Standing::stalled(reason::NAME_CONFLICT, &message), Next::After(RECHECK))
+    /// An object of somebody else has our name. One that a TaskRun of our name left behind is about to
+    /// be collected: that is no conflict.
+    fn name_conflict(&self, kind: &str, metadata: &ObjectMeta) -> Plan {
+        let (name, ours) = (metadata.name.as_deref().unwrap_or_default(), self.task_run.name_any());
+        let is_left_behind = |owner: &OwnerReference| owner.kind == "TaskRun" && owner.name == ours;
+        let standing = if metadata.owner_references.iter().flatten().any(is_left_behind) {
+            Standing::waiting(&format!("waiting for {kind} {name} of a deleted TaskRun \"{ours}\" to go"))
+        } else {
+            let message = format!("{kind} \"{name}\" exists and is not this TaskRun's: delete or rename it");
+            Standing::stalled(reason::NAME_CONFLICT, &message)
+        };
+        self.stand(standing, Next::After(RECHECK))
     }
 
     /// The status that says where the version stands, if it does not already.

@@ -3,7 +3,7 @@
 //! The reconciler calls the same function before it runs anything. Rules of content judge only what a
 //! write changed, so that an object which breaks a newer rule can still be edited and deleted.
 
-use super::{File, Subject, is_blank};
+use super::{File, Spec, Subject, is_blank};
 use crate::crd::{
     MAX_CONTENT_BYTES, MAX_ENV, MAX_FILENAME, MAX_FILES, MAX_OBJECT_BYTES, MAX_SERVICE_NAME, TaskNames,
     is_env_name, is_filename, is_label, is_reserved_env_name, is_subdomain,
@@ -55,16 +55,19 @@ impl Found {
 
     fn identity(&mut self, new: &Subject<'_>, old: Option<&Subject<'_>>, names: TaskNames) {
         let (id, service) = (new.spec.task_id, new.spec.service_name.as_deref().unwrap_or(""));
-        if !id.is_some_and(|id| (1..=i64::from(u32::MAX)).contains(&id)) {
+        let changed = |is_same: fn(&Spec<'_>, &Spec<'_>) -> bool| old.is_none_or(|old| !is_same(&old.spec, &new.spec));
+        if changed(|a, b| a.task_id == b.task_id)
+            && !id.is_some_and(|id| (1..=i64::from(u32::MAX)).contains(&id))
+        {
             self.add("spec.taskId", "must be a number from 1 to 4294967295");
         }
-        if !is_label(service) || service.len() > MAX_SERVICE_NAME {
+        if changed(|a, b| a.service_name == b.service_name) && (!is_label(service) || service.len() > MAX_SERVICE_NAME) {
             self.add(
                 "spec.serviceName",
                 format!("must be lower-case letters, digits and '-', at most {MAX_SERVICE_NAME} long, beginning and ending with a letter or digit"),
             );
         }
-        if !new.spec.agent_name.as_deref().is_some_and(is_subdomain) {
+        if changed(|a, b| a.agent_name == b.agent_name) && !new.spec.agent_name.as_deref().is_some_and(is_subdomain) {
             self.add("spec.agentName", "must be the name of an Agent: lower-case letters, digits, '-' and '.'");
         }
         match old {
@@ -122,12 +125,16 @@ impl Found {
         let mut seen = BTreeSet::new();
         for (i, file) in files.iter().enumerate() {
             let is_new = seen.insert(&*file.filename);
-            if is_changed(file) {
+            if is_changed(file) || !is_new {
                 self.file(i, file, is_new);
             }
         }
+        let has_new_env = new.env().iter().any(|env| old.is_some_and(|old| !old.env().contains(env)));
         if any_changed {
-            self.sizes(files, object_bytes);
+            self.contents(files);
+        }
+        if any_changed || has_new_env {
+            self.object(object_bytes);
         }
     }
 
@@ -151,13 +158,16 @@ impl Found {
         }
     }
 
-    fn sizes(&mut self, files: &[File<'_>], object_bytes: usize) {
+    fn contents(&mut self, files: &[File<'_>]) {
         let bytes: usize = files.iter().map(|file| file.content.len()).sum();
         if bytes > MAX_CONTENT_BYTES {
             self.add("spec.markdownFiles", format!("contents have {bytes} bytes, {} more than the {MAX_CONTENT_BYTES} that fit a ConfigMap: shorten them", bytes - MAX_CONTENT_BYTES));
         }
+    }
+
+    fn object(&mut self, object_bytes: usize) {
         if object_bytes > MAX_OBJECT_BYTES {
-            self.add("spec.markdownFiles", format!("the object has {object_bytes} bytes as JSON, {} more than the {MAX_OBJECT_BYTES} that are safe to store: shorten the files (as JSON '<', '>' and '&' take six bytes)", object_bytes - MAX_OBJECT_BYTES));
+            self.add("spec.markdownFiles", format!("the object has {object_bytes} bytes as JSON, {} more than the {MAX_OBJECT_BYTES} that are safe to store: shorten files or variables (as JSON '<', '>' and '&' take six bytes)", object_bytes - MAX_OBJECT_BYTES));
         }
     }
 

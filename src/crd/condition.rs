@@ -26,6 +26,8 @@ pub mod reason {
     pub const AGENT_NOT_FOUND: &str = "AgentNotFound";
     /// The Agent's template cannot be run.
     pub const INVALID_AGENT: &str = "InvalidAgent";
+    /// The API server lets nobody make the Job here: a quota, a policy, a namespace that ends.
+    pub const FORBIDDEN: &str = "Forbidden";
     /// The spec breaks a rule of admission (it slipped past the webhook).
     pub const INVALID_SPEC: &str = "InvalidSpec";
     /// An object of somebody else has the name that ours needs.

@@ -102,14 +102,14 @@ pub struct TaskRunSpec {
 }
 
 /// The version rises by 0 or 1, and by exactly 1 when content changed: held by the API server even
-/// while the webhook is away. Lists of type map are compared without regard to order; the second
-/// comparison, of names and contents alone, lets a `requestId` change.
+/// while the webhook is away. Files are compared as a map of names to contents: neither order nor
+/// `requestId` count (`transformMapEntry`: Kubernetes 1.33).
 const VERSION_RULE: &str = "!has(oldSelf.contextVersion) || self.contextVersion == oldSelf.contextVersion + 1 || \
     (self.contextVersion == oldSelf.contextVersion && self.agentName == oldSelf.agentName \
     && has(self.env) == has(oldSelf.env) && (!has(self.env) || self.env == oldSelf.env) \
     && has(self.markdownFiles) == has(oldSelf.markdownFiles) && (!has(self.markdownFiles) \
-    || self.markdownFiles == oldSelf.markdownFiles \
-    || self.markdownFiles.map(f, [f.filename, f.content]) == oldSelf.markdownFiles.map(f, [f.filename, f.content])))";
+    || self.markdownFiles.transformMapEntry(i, f, {f.filename: f.content}) \
+    == oldSelf.markdownFiles.transformMapEntry(i, f, {f.filename: f.content})))";
 
 impl TaskRunSpec {
     /// The present version as a run.

@@ -138,8 +138,10 @@ impl Standing {
             let message = format!("Job {name} is being deleted");
             return Self { run: Some(run), ..Self::new(Phase::Running, reason::RUNNING, &message) };
         }
-        let phase = |pod: &Pod| pod.status.as_ref().and_then(|status| status.phase.clone());
-        if pods.iter().any(|pod| is_alive(pod) && phase(pod).as_deref() == Some("Running")) {
+        // a pod that has ended is not counted by the Job at once: the run goes on until it is
+        let has_started = |pod: &&Pod| phase(pod).is_some_and(|phase| phase != "Pending");
+        let runs = pods.iter().any(|pod| is_alive(pod) && has_started(pod)) || (!pods.is_empty() && pods.iter().all(has_started));
+        if runs {
             let message = format!("Job {name} is running");
             return Self { run: Some(run), ..Self::new(Phase::Running, reason::RUNNING, &message) };
         }
@@ -180,11 +182,13 @@ fn new_run(observed: &Observed) -> RunStatus {
     }
 }
 
+fn phase(pod: &Pod) -> Option<&str> {
+    pod.status.as_ref().and_then(|status| status.phase.as_deref())
+}
+
 /// Adds the pods that have started since, told apart by uid: the Job's own counters forget some.
 fn count_attempts(run: &RunStatus, pods: &[&Pod]) -> RunStatus {
-    let started = |pod: &&&Pod| {
-        pod.status.as_ref().and_then(|status| status.phase.as_deref()).is_some_and(|phase| phase != "Pending")
-    };
+    let started = |pod: &&&Pod| phase(pod).is_some_and(|phase| phase != "Pending");
     let uids = pods.iter().filter(started).filter_map(|pod| pod.uid());
     let new: Vec<String> = uids.filter(|uid| !run.pod_uids.contains(uid)).collect();
     if new.is_empty() {

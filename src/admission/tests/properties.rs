@@ -1,0 +1,193 @@
+//! What holds for every object: the patch fits, changes nothing else and nothing twice; no review is
+//! too odd to be answered.
+
+use super::*;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+
+/// Few names and few values, so that two objects often have something in common.
+fn pairs(key: &'static str, value: &'static str) -> impl Strategy<Value = Vec<Value>> {
+    let names = prop::sample::select(vec!["a.md", "b.md", "c.md"]);
+    let pair = (names, prop::sample::select(vec!["one", "two"]));
+    let map = prop::collection::btree_map(pair.clone().prop_map(|p| p.0), pair.prop_map(|p| p.1), 1..3);
+    let list = map.prop_map(move |map: BTreeMap<&str, &str>| {
+        map.into_iter().map(|(k, v)| json!({key: k, value: v})).collect::<Vec<_>>()
+    });
+    list.prop_shuffle()
+}
+
+fn annotations() -> impl Strategy<Value = Value> {
+    prop::sample::select(vec![
+        Value::Null,
+        json!({}),
+        json!({"x": "y"}),
+        json!({CHANGED_BY: USER}),
+        json!({CHANGED_BY: "ben", "x": "y"}),
+    ])
+}
+
+/// A TaskRun with fields that this version of the schema does not know.
+fn object(version: impl Strategy<Value = Option<i64>>) -> impl Strategy<Value = Value> {
+    let some = (prop::sample::select(vec!["coder", "writer"]), any::<bool>(), any::<Option<bool>>());
+    (pairs("filename", "content"), pairs("name", "value"), version, annotations(), some).prop_map(
+        |(mut files, env, version, annotations, (agent, future, suspend))| {
+            let mut object = stored(1);
+            if future {
+                files[0]["future"] = json!({"a": 1});
+                object["spec"]["future"] = json!([null, {"deep": 1.5}]);
+                object["metadata"]["future"] = json!("kept");
+                object["future"] = json!(true);
+            }
+            object["spec"]["markdownFiles"] = json!(files);
+            object["spec"]["env"] = json!(env);
+            object["spec"]["agentName"] = json!(agent);
+            object = with(object, "/spec/contextVersion", json!(version));
+            object = with(object, "/spec/suspend", json!(suspend));
+            object["metadata"]["annotations"] = annotations;
+            object
+        },
+    )
+}
+
+/// An old object and what somebody makes of it: often the same content.
+fn update() -> impl Strategy<Value = (Value, Value)> {
+    let old = object((1_i64..6).prop_map(Some));
+    let new = object(prop::option::of(1_i64..8));
+    (old, new, any::<bool>(), any::<bool>()).prop_map(|(old, mut new, same, reversed)| {
+        if same {
+            for field in ["markdownFiles", "env", "agentName"] {
+                new["spec"][field] = old["spec"][field].clone();
+            }
+        }
+        if let Some(files) = new["spec"]["markdownFiles"].as_array_mut().filter(|_| reversed) {
+            files.reverse();
+        }
+        (old, new)
+    })
+}
+
+/// What a version is a version of, without regard to order.
+fn content(object: &Value) -> (Value, BTreeMap<String, Value>, BTreeMap<String, Value>) {
+    let map = |list: &Value, key: &str, value: &str| {
+        let entries = list.as_array().unwrap().iter();
+        entries.map(|entry| (entry[key].to_string(), entry[value].clone())).collect()
+    };
+    let spec = &object["spec"];
+    (
+        spec["agentName"].clone(),
+        map(&spec["markdownFiles"], "filename", "content"),
+        map(&spec["env"], "name", "value"),
+    )
+}
+
+/// The object without what mutating admission owns: all the rest must survive untouched.
+fn rest(object: &Value, is_create: bool) -> Value {
+    let mut rest = with(object.clone(), "/spec/contextVersion", Value::Null);
+    let annotations = rest["metadata"]["annotations"].as_object().cloned().unwrap_or_default();
+    let annotations: BTreeMap<_, _> = annotations.into_iter().filter(|(key, _)| key != CHANGED_BY).collect();
+    rest["metadata"]["annotations"] = json!(annotations);
+    if is_create { with(rest, "/spec/suspend", Value::Null) } else { rest }
+}
+
+proptest! {
+    #[test]
+    fn an_update_is_patched_once_and_moves_the_version_by_what_changed((old, new) in update()) {
+        let answer = mutate(&new, Some(&old));
+        let object = patched(&new, &answer);
+        prop_assert_eq!(mutate(&object, Some(&old)).patch, None);
+        prop_assert_eq!(mutate(&object, Some(&object)).patch, None);
+        prop_assert_eq!(rest(&object, false), rest(&new, false));
+
+        let before = old["spec"]["contextVersion"].as_i64().unwrap();
+        let moves = content(&old) != content(&new) || new["spec"]["contextVersion"] == before + 1;
+        prop_assert_eq!(&object["spec"]["contextVersion"], before + i64::from(moves));
+        let by = &object["metadata"]["annotations"][CHANGED_BY];
+        prop_assert_eq!(by, &if moves { json!(USER) } else { old["metadata"]["annotations"][CHANGED_BY].clone() });
+        // names like "a.md" are no environment variables, which is not the question here
+        let fields = validate(&object, Some(&old));
+        prop_assert!(!fields.fields().contains(&"spec.contextVersion"), "{}", fields.message());
+    }
+
+    #[test]
+    fn a_creation_is_patched_once(new in object(prop::option::of(1_i64..4))) {
+        let object = patched(&new, &mutate(&new, None));
+        prop_assert_eq!(mutate(&object, None).patch, None);
+        prop_assert_eq!(rest(&object, true), rest(&new, true));
+        let version = new["spec"]["contextVersion"].as_i64().unwrap_or(1);
+        prop_assert_eq!(&object["spec"]["contextVersion"], version);
+        prop_assert!(version == 1 || object["spec"]["suspend"] == true);
+        prop_assert!(version != 1 || object["spec"]["suspend"] == new["spec"]["suspend"]);
+    }
+
+    #[test]
+    fn any_bytes_are_answered(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        answered(&bytes)?;
+    }
+
+    #[test]
+    fn a_torn_review_is_answered(
+        (old, new) in update(),
+        keep in any::<prop::sample::Index>(),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+    ) {
+        let mut bytes = request(&new, Some(&old));
+        for (at, byte) in changes {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        answered(&bytes)?;
+        bytes.truncate(keep.index(bytes.len() + 1));
+        answered(&bytes)?;
+    }
+
+    #[test]
+    fn a_review_with_anything_anywhere_is_answered((old, new) in update(), at in any::<prop::sample::Index>(), value in odd()) {
+        let mut review: Value = serde_json::from_slice(&request(&new, Some(&old))).unwrap();
+        let mut pointers = vec![];
+        collect("", &review, &mut pointers);
+        *review.pointer_mut(&pointers[at.index(pointers.len())]).unwrap() = value;
+        answered(&serde_json::to_vec(&review).unwrap())?;
+    }
+}
+
+fn odd() -> impl Strategy<Value = Value> {
+    let deep = (0..200).fold(json!(1), |inner, _| json!([inner]));
+    let odd = [json!(null), json!(1), json!(-1.5), json!(1e300), json!(u64::MAX), json!("x"), json!([]), json!({}), json!([null]), deep];
+    prop::sample::select(odd.to_vec())
+}
+
+fn collect(path: &str, value: &Value, found: &mut Vec<String>) {
+    found.push(path.to_owned());
+    let token = |key: &str| key.replace('~', "~0").replace('/', "~1");
+    match value {
+        Value::Object(map) => map.iter().for_each(|(key, value)| collect(&format!("{path}/{}", token(key)), value, found)),
+        Value::Array(list) => list.iter().enumerate().for_each(|(i, value)| collect(&format!("{path}/{i}"), value, found)),
+        _ => {}
+    }
+}
+
+/// No panic; what has a uid gets a JSON answer that echoes it, and any patch in it applies.
+fn answered(bytes: &[u8]) -> Result<(), TestCaseError> {
+    let review: Option<Value> = serde_json::from_slice(bytes).ok();
+    let request = review.as_ref().map(|review| &review["request"]);
+    let text = String::from_utf8_lossy(bytes);
+    for webhook in [Webhook::Mutate, Webhook::Validate] {
+        let reviewed = super::review(webhook, bytes, TaskNames::ById);
+        let Some(body) = reviewed.body else {
+            prop_assert_eq!(reviewed.decision, Decision::Malformed);
+            continue;
+        };
+        let answer: Value = serde_json::from_slice(&body).unwrap();
+        let response = &answer["response"];
+        // what a review ignores may be no JSON (nested too deep, not UTF-8) and the rest be readable
+        prop_assert!(request.is_none_or(|request| request["uid"] == response["uid"]));
+        prop_assert!(text.contains(response["uid"].as_str().unwrap()));
+        prop_assert!(response["allowed"].is_boolean());
+        if let Some(patch) = serde_json::from_value::<Option<ByteString>>(response["patch"].clone()).unwrap() {
+            let patch: json_patch::Patch = serde_json::from_slice(&patch.0).unwrap();
+            let Some(mut object) = request.map(|request| request["object"].clone()) else { continue };
+            prop_assert!(json_patch::patch(&mut object, &patch).is_ok(), "{} on {}", patch, object);
+        }
+    }
+    Ok(())
+}

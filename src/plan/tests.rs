@@ -1,0 +1,43 @@
+//! The run protocol, played in a small cluster in memory.
+
+mod laws;
+mod operator;
+mod world;
+
+use super::*;
+use crate::crd::{AgentSpec, MarkdownFile, Phase, TaskRunSpec};
+use k8s_openapi::api::batch::v1::JobTemplateSpec;
+
+/// A TaskRun as admission leaves it.
+fn task_run() -> TaskRun {
+    let spec = TaskRunSpec {
+        task_id: 7,
+        service_name: "auth".into(),
+        agent_name: "coder".into(),
+        context_version: 1,
+        markdown_files: vec![MarkdownFile { filename: "task.md".into(), content: "# Do it".into(), request_id: None }],
+        env: vec![],
+        suspend: None,
+        cancel: None,
+        context_update_policy: None,
+        history_limit: None,
+        ttl_seconds_after_finished: None,
+    };
+    let mut task_run = TaskRun::new("task-7", spec);
+    task_run.metadata.namespace = Some("default".into());
+    task_run.metadata.generation = Some(1);
+    task_run.metadata.finalizers = Some(vec![FINALIZER.into()]);
+    task_run
+}
+
+/// An Agent whose Job tries twice.
+fn agent() -> Agent {
+    let template: JobTemplateSpec = serde_json::from_value(json!({
+        "spec": {
+            "backoffLimit": 1,
+            "template": {"spec": {"containers": [{"name": "agent", "image": "agent:1"}]}},
+        },
+    }))
+    .unwrap();
+    Agent::new("coder", AgentSpec { job_template: template, context_mount_path: None, workspace: None })
+}

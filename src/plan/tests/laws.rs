@@ -1,0 +1,137 @@
+//! The laws of the run protocol, whatever happens in whatever order.
+
+use super::operator::{Operator, settle};
+use super::world::{Cascade, World};
+use super::*;
+use proptest::prelude::*;
+use proptest::sample::Index;
+
+/// Something that happens. An index picks one of the Jobs, pods or of the two operators.
+#[derive(Clone, Debug)]
+enum Event {
+    Act(bool),
+    Reconcile(bool),
+    Watch(bool),
+    Crash(bool),
+    SyncJob(Index),
+    StartPod(Index),
+    EndPod(Index, bool),
+    CollectGarbage,
+    NewVersion,
+    Cancel(bool),
+    Suspend(bool),
+    DeleteTaskRun,
+    CreateTaskRun,
+    Unsuspend(Index),
+    SuspendJob(Index),
+    DeleteJob(Index, Cascade),
+    ExpireJobs,
+    Agent(bool),
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let job = any::<Index>;
+    let cascade = prop::sample::select(vec![Cascade::Foreground, Cascade::Background, Cascade::Orphan]);
+    let seldom = || prop::bool::weighted(0.2);
+    prop_oneof![
+        60 => any::<bool>().prop_map(Event::Act),
+        40 => any::<bool>().prop_map(Event::Reconcile),
+        10 => any::<bool>().prop_map(Event::Watch),
+        2 => any::<bool>().prop_map(Event::Crash),
+        30 => job().prop_map(Event::SyncJob),
+        25 => job().prop_map(Event::StartPod),
+        6 => (job(), any::<bool>()).prop_map(|(pod, well)| Event::EndPod(pod, well)),
+        4 => Just(Event::CollectGarbage),
+        6 => Just(Event::NewVersion),
+        3 => seldom().prop_map(Event::Cancel),
+        3 => seldom().prop_map(Event::Suspend),
+        1 => Just(Event::DeleteTaskRun),
+        2 => Just(Event::CreateTaskRun),
+        4 => job().prop_map(Event::Unsuspend),
+        2 => job().prop_map(Event::SuspendJob),
+        3 => (job(), cascade).prop_map(|(job, cascade)| Event::DeleteJob(job, cascade)),
+        1 => Just(Event::ExpireJobs),
+        2 => seldom().prop_map(|gone| Event::Agent(!gone)),
+    ]
+}
+
+fn pick<T>(objects: &std::collections::BTreeMap<String, T>, index: Index) -> String {
+    let names: Vec<&String> = objects.keys().collect();
+    if names.is_empty() { String::new() } else { names[index.index(names.len())].clone() }
+}
+
+fn happen(world: &mut World, operators: &mut [Operator; 2], event: Event) {
+    match event {
+        Event::Act(which) => operators[usize::from(which)].act(world),
+        Event::Reconcile(which) => operators[usize::from(which)].reconcile(world),
+        Event::Watch(which) => operators[usize::from(which)].watch(world),
+        Event::Crash(which) => operators[usize::from(which)].crash(world),
+        Event::SyncJob(job) => world.sync_job(&pick(&world.jobs, job)),
+        Event::StartPod(pod) => world.start_pod(&pick(&world.pods, pod)),
+        Event::EndPod(pod, well) => world.end_pod(&pick(&world.pods, pod), well),
+        Event::CollectGarbage => world.collect_garbage(),
+        Event::NewVersion => world.new_version(),
+        Event::Cancel(on) => world.edit(|task_run| task_run.spec.cancel = Some(on)),
+        Event::Suspend(on) => world.edit(|task_run| task_run.spec.suspend = Some(on)),
+        Event::DeleteTaskRun => world.delete_task_run(),
+        Event::CreateTaskRun => world.create_task_run(),
+        Event::Unsuspend(job) => set_suspend(world, job, false),
+        Event::SuspendJob(job) => set_suspend(world, job, true),
+        Event::DeleteJob(job, cascade) => world.delete_job(&pick(&world.jobs, job), cascade),
+        Event::ExpireJobs => world.expire_jobs(),
+        Event::Agent(there) => world.agent = there.then(agent),
+    }
+}
+
+fn set_suspend(world: &mut World, job: Index, on: bool) {
+    let name = pick(&world.jobs, job);
+    world.touch_job(&name, |job| job.spec.get_or_insert_default().suspend = Some(on));
+}
+
+/// With nobody interfering any more it comes to rest, and the present version's run is over.
+fn comes_to_rest(mut world: World) {
+    world.agent = Some(agent());
+    let mut operator = Operator::default();
+    settle(&mut operator, &mut world);
+    let Some(task_run) = world.task_run.clone() else {
+        assert!(world.jobs.is_empty(), "Jobs outlived their TaskRun");
+        return;
+    };
+    let is_waiting = operator.next != Some(Next::Wait);
+    let phase = task_run.status.as_ref().and_then(|status| status.phase);
+    if is_waiting {
+        // only a pod that an orphaning delete left behind its gate keeps a run waiting: somebody has to
+        // delete it, and the status says which
+        let message = task_run.status.unwrap().message.unwrap();
+        let stuck = world.pods.values().find(|pod| message.contains(&pod.name_any())).expect(&message).clone();
+        assert!(is_gated(&stuck) && stuck.owner_references().is_empty(), "{message}");
+        world.delete_pod(&stuck.name_any());
+        return comes_to_rest(world);
+    }
+    if task_run.spec.suspend != Some(true) {
+        assert!(matches!(phase, Some(Phase::Succeeded | Phase::Failed)), "{:?}", task_run.status);
+    }
+    let writes = world.writes;
+    operator.reconcile(&mut world);
+    assert_eq!(world.writes, writes, "a settled TaskRun was written");
+}
+
+/// Many, and more where `PROPTEST_CASES` says so: the interleavings that break a law are rare.
+fn cases() -> ProptestConfig {
+    let default = ProptestConfig::default();
+    ProptestConfig { cases: default.cases.max(1_000), max_shrink_iters: 100_000, ..default }
+}
+
+proptest! {
+    #![proptest_config(cases())]
+
+    #[test]
+    fn the_laws_hold_whatever_happens(events in prop::collection::vec(event(), 0..250)) {
+        let mut world = World::new();
+        let mut operators = [Operator::default(), Operator::default()];
+        for event in events {
+            happen(&mut world, &mut operators, event);
+        }
+        comes_to_rest(world);
+    }
+}

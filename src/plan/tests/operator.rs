@@ -1,0 +1,136 @@
+//! An operator in the world: it reads piece by piece, as `controller::observe` does, and writes step by
+//! step, so that anything may happen in between.
+
+use super::super::*;
+use super::world::World;
+use std::collections::{BTreeMap, VecDeque};
+
+/// Where it stands.
+#[derive(Clone, Default)]
+enum Doing {
+    #[default]
+    Nothing,
+    ReadTaskRun(Box<TaskRun>),
+    ReadJob(Box<TaskRun>, Option<Box<Job>>, Option<ObjectMeta>),
+    ReadOthers(Box<TaskRun>, Option<Box<Job>>, Option<ObjectMeta>, Vec<Job>),
+    Writing(VecDeque<Step>),
+}
+
+/// An operator, with what its watches have told it.
+#[derive(Clone, Default)]
+pub struct Operator {
+    doing: Doing,
+    jobs: BTreeMap<String, Job>,
+    pods: BTreeMap<String, Pod>,
+    /// The last plan.
+    pub next: Option<Next>,
+    /// Every step that was carried out, plan by plan.
+    pub plans: Vec<Vec<Step>>,
+}
+
+impl Operator {
+    /// Its watches catch up.
+    pub fn watch(&mut self, world: &World) {
+        self.jobs.clone_from(&world.jobs);
+        self.pods.clone_from(&world.pods);
+    }
+
+    /// It ends and another takes its place.
+    pub fn crash(&mut self, world: &World) {
+        self.doing = Doing::Nothing;
+        self.watch(world);
+    }
+
+    /// One read or one write.
+    pub fn act(&mut self, world: &mut World) {
+        self.doing = match std::mem::take(&mut self.doing) {
+            Doing::Nothing => world.task_run.clone().map_or(Doing::Nothing, |found| Doing::ReadTaskRun(Box::new(found))),
+            Doing::ReadTaskRun(task_run) => {
+                let name = task_run.spec.run_id().to_string();
+                let config_map = world.config_maps.get(&name).map(|config_map| config_map.metadata.clone());
+                Doing::ReadJob(task_run, world.jobs.get(&name).cloned().map(Box::new), config_map)
+            }
+            Doing::ReadJob(task_run, job, config_map) => {
+                let others = self.other_jobs(&task_run, world);
+                Doing::ReadOthers(task_run, job, config_map, others)
+            }
+            Doing::ReadOthers(task_run, job, config_map, other_jobs) => {
+                let observed = Observed {
+                    pods: self.pods_for(&task_run, job.as_deref(), world),
+                    task_run: *task_run,
+                    job: job.map(|job| *job),
+                    other_jobs,
+                    config_map,
+                    agent: world.agent.clone(),
+                    refused: None,
+                    names: TaskNames::ById,
+                    now: world.now(),
+                };
+                let Plan { steps, next } = plan(&observed);
+                self.next = Some(next);
+                self.plans.push(vec![]);
+                if steps.is_empty() { Doing::Nothing } else { Doing::Writing(steps.into()) }
+            }
+            Doing::Writing(mut steps) => match steps.pop_front() {
+                Some(step) if world.apply(&step).is_ok() => {
+                    self.plans.last_mut().unwrap().push(step);
+                    if steps.is_empty() { Doing::Nothing } else { Doing::Writing(steps) }
+                }
+                _ => Doing::Nothing,
+            },
+        };
+    }
+
+    /// Jobs of other versions: live where they may have pods, else as last seen.
+    fn other_jobs(&self, task_run: &TaskRun, world: &World) -> Vec<Job> {
+        let present = task_run.spec.run_id().to_string();
+        let is_ours = |job: &Job| {
+            let mut owners = job.owner_references().iter();
+            job.name_any() != present && owners.any(|owner| Some(&owner.uid) == task_run.metadata.uid.as_ref())
+        };
+        let mut jobs = if task_run.metadata.deletion_timestamp.is_some() { world.jobs.clone() } else { self.jobs.clone() };
+        let runs = task_run.status.iter().flat_map(|status| &status.runs).filter(|run| run.outcome.is_none());
+        for name in runs.filter_map(|run| run.job_name.as_ref()) {
+            jobs.remove(name);
+            jobs.extend(world.jobs.get(name).map(|job| (name.clone(), job.clone())));
+        }
+        jobs.into_values().filter(is_ours).collect()
+    }
+
+    /// Pods: live where they decide, else as last seen.
+    fn pods_for(&self, task_run: &TaskRun, job: Option<&Job>, world: &World) -> Vec<Pod> {
+        let status = task_run.status.as_ref();
+        let is_recorded = status.is_some_and(|status| status.run(task_run.spec.context_version).is_some());
+        let is_deleted = task_run.metadata.deletion_timestamp.is_some();
+        let decides = (!is_recorded && job.is_some()) || job.is_some_and(is_finished) || is_deleted;
+        let pods = if decides { &world.pods } else { &self.pods };
+        pods.values().cloned().collect()
+    }
+
+    /// Whether it is between two reconciles.
+    pub fn is_idle(&self) -> bool {
+        matches!(self.doing, Doing::Nothing)
+    }
+
+    /// One reconcile from its beginning, on what is so now.
+    pub fn reconcile(&mut self, world: &mut World) {
+        self.crash(world);
+        self.act(world);
+        while !self.is_idle() {
+            self.act(world);
+        }
+    }
+}
+
+/// Lets the operator and the cluster go on until nothing happens any more.
+pub fn settle(operator: &mut Operator, world: &mut World) {
+    for _ in 0..100 {
+        let before = world.serial();
+        operator.reconcile(world);
+        world.tick();
+        if world.serial() == before {
+            return;
+        }
+    }
+    panic!("no end: {:?}, {:?}", world.task_run, operator.plans.iter().rev().take(3).collect::<Vec<_>>());
+}

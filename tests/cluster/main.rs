@@ -1,0 +1,12 @@
+//! The operator on a real control plane, installed from the shipped YAML, under the shipped RBAC.
+//!
+//! One test binary: its tests share a control plane where they can, each in a namespace of its own.
+//! Those that stop the webhook or kill the operator start their own. Nothing is skipped: without Go,
+//! which builds the control plane, they fail.
+
+mod admission;
+mod outage;
+mod reconcile;
+mod restart;
+mod support;
+mod writers;

@@ -1,0 +1,402 @@
+//! A control plane, the operator's process on it, kubectl, and what tests need to say things briefly.
+
+use kube::api::{ApiResource, DynamicObject, PostParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::core::GroupVersionKind;
+use kube::{Api, Client, Config};
+use serde_json::{Value, json};
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+/// The longest that anything is waited for.
+pub const PATIENCE: Duration = Duration::from_secs(90);
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// A control plane of our own; it ends with this process, however that ends.
+pub struct Cluster {
+    launcher: Child,
+    folder: PathBuf,
+    kubeconfig: PathBuf,
+}
+
+impl Cluster {
+    /// The one that tests share, with the operator on it.
+    pub fn shared() -> &'static Self {
+        static SHARED: OnceLock<(Cluster, Operator)> = OnceLock::new();
+        &SHARED.get_or_init(|| {
+            let cluster = Self::start();
+            cluster.install();
+            let operator = Operator::start(&cluster, &[]);
+            (cluster, operator)
+        }).0
+    }
+
+    /// An empty one.
+    pub fn start() -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::SeqCst);
+        let build = Command::new("tests/control-plane/build.sh").current_dir(ROOT).stderr(Stdio::inherit()).output();
+        let build = build.expect("tests/control-plane/build.sh is there");
+        assert!(build.status.success(), "the control plane could not be built");
+        let binaries = PathBuf::from(String::from_utf8(build.stdout).expect("a path").trim());
+        let folder = std::env::temp_dir().join(format!("taskrun-test-{}-{number}", std::process::id()));
+        let mut launcher = Command::new(binaries.join("control-plane"))
+            .arg("--dir")
+            .arg(&folder)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the launcher starts");
+        let mut line = String::new();
+        BufReader::new(launcher.stdout.take().expect("a pipe")).read_line(&mut line).expect("a line");
+        let kubeconfig = PathBuf::from(line.trim());
+        assert!(kubeconfig.is_file(), "the control plane did not start");
+        Self { launcher, folder, kubeconfig }
+    }
+
+    /// Installs what ships, as a user would.
+    pub fn install(&self) {
+        self.kubectl(&["apply", "--server-side", "-k", &format!("{ROOT}/deploy")]).ok();
+    }
+
+    /// Runs kubectl as admin.
+    pub fn kubectl(&self, args: &[&str]) -> Output {
+        self.kubectl_with(args, "", &[])
+    }
+
+    /// Runs kubectl on a manifest given on its standard input.
+    pub fn kubectl_on(&self, args: &[&str], manifest: &Value) -> Output {
+        self.kubectl_with(&[args, &["-f", "-"]].concat(), &manifest.to_string(), &[])
+    }
+
+    /// Runs `kubectl edit`, with an editor that runs `sed EXPRESSION` on the file.
+    pub fn kubectl_edit(&self, args: &[&str], expression: &str) -> Output {
+        let editor = format!("sed -i {expression}");
+        self.kubectl_with(&[&["edit"], args].concat(), "", &[("KUBE_EDITOR", &editor)])
+    }
+
+    fn kubectl_with(&self, args: &[&str], stdin: &str, env: &[(&str, &str)]) -> Output {
+        let mut child = Command::new("kubectl")
+            .args(args)
+            .env("KUBECONFIG", &self.kubeconfig)
+            .env("KUBECACHEDIR", self.folder.join("kubectl-cache"))
+            .envs(env.iter().copied())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("kubectl is on PATH");
+        let mut input = child.stdin.take().expect("a pipe");
+        input.write_all(stdin.as_bytes()).expect("kubectl reads");
+        drop(input);
+        let output = child.wait_with_output().expect("kubectl ends");
+        Output {
+            ok: output.status.success(),
+            code: output.status.code(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// A client as admin.
+    pub async fn client(&self) -> Client {
+        let kubeconfig = Kubeconfig::read_from(&self.kubeconfig).expect("a kubeconfig");
+        let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.expect("usable");
+        config.default_retry = false;
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        Client::try_from(config).expect("a client")
+    }
+
+    /// A new namespace with an Agent `agent` in it, whose pods get these annotations.
+    pub fn namespace(&self, annotations: &Value) -> Namespace<'_> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let name = format!("test-{}", NUMBER.fetch_add(1, Ordering::SeqCst));
+        self.kubectl(&["create", "namespace", &name]).ok();
+        let namespace = Namespace { cluster: self, name };
+        namespace.create(&agent("agent", annotations)).ok();
+        namespace
+    }
+
+    /// Writes of the operator that the API server carried out, in order, but for Events.
+    pub fn operator_writes(&self) -> Vec<ApiWrite> {
+        let log = std::fs::read_to_string(self.folder.join("audit.log")).expect("an audit log");
+        log.lines().filter_map(|line| serde_json::from_str(line).ok()).filter_map(|entry| ApiWrite::of(&entry)).collect()
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        // the end of its standard input tells it to stop
+        drop(self.launcher.stdin.take());
+        let _ = self.launcher.wait();
+        if !std::thread::panicking() {
+            let _ = std::fs::remove_dir_all(&self.folder);
+        }
+    }
+}
+
+/// A write of the operator, from the audit log.
+#[derive(Debug, Clone)]
+pub struct ApiWrite {
+    pub verb: String,
+    pub resource: String,
+    pub subresource: String,
+    pub namespace: String,
+    pub name: String,
+    pub code: i64,
+}
+
+impl ApiWrite {
+    fn of(entry: &Value) -> Option<Self> {
+        let text = |path: &str| entry.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let write = Self {
+            verb: text("/verb"),
+            resource: text("/objectRef/resource"),
+            subresource: text("/objectRef/subresource"),
+            namespace: text("/objectRef/namespace"),
+            name: text("/objectRef/name"),
+            code: entry.pointer("/responseStatus/code")?.as_i64()?,
+        };
+        let is_write = ["create", "update", "patch", "delete"].contains(&write.verb.as_str());
+        let is_operator = text("/user/username") == "system:serviceaccount:taskrun-system:taskrun-operator";
+        (is_write && is_operator && write.resource != "events").then_some(write)
+    }
+}
+
+/// What a command printed.
+#[derive(Debug)]
+pub struct Output {
+    pub ok: bool,
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Output {
+    /// The output of a command that must succeed.
+    #[track_caller]
+    pub fn ok(self) -> String {
+        assert!(self.ok, "{}", self.stderr);
+        self.stdout
+    }
+
+    /// What a command that must fail said.
+    #[track_caller]
+    pub fn refused(self) -> String {
+        assert!(!self.ok, "was not refused: {}", self.stdout);
+        self.stderr
+    }
+}
+
+/// A namespace of one test.
+pub struct Namespace<'a> {
+    pub cluster: &'a Cluster,
+    pub name: String,
+}
+
+impl Namespace<'_> {
+    pub fn kubectl(&self, args: &[&str]) -> Output {
+        self.cluster.kubectl(&[&["-n", &self.name], args].concat())
+    }
+
+    pub fn kubectl_on(&self, args: &[&str], manifest: &Value) -> Output {
+        self.cluster.kubectl_on(&[&["-n", &self.name], args].concat(), manifest)
+    }
+
+    pub fn edit(&self, object: &str, expression: &str) -> Output {
+        self.cluster.kubectl_edit(&["-n", &self.name, object], expression)
+    }
+
+    pub fn create(&self, manifest: &Value) -> Output {
+        self.kubectl_on(&["create"], manifest)
+    }
+
+    pub fn merge(&self, object: &str, patch: &Value) -> Output {
+        self.kubectl(&["patch", object, "--type=merge", "-p", &patch.to_string()])
+    }
+
+    /// An object as JSON.
+    #[track_caller]
+    pub fn get(&self, object: &str) -> Value {
+        serde_json::from_str(&self.kubectl(&["get", object, "-o", "json"]).ok()).expect("JSON")
+    }
+
+    /// An object as JSON, if it is there.
+    pub fn find(&self, object: &str) -> Option<Value> {
+        let found = self.kubectl(&["get", object, "-o", "json", "--ignore-not-found"]).ok();
+        serde_json::from_str(&found).ok()
+    }
+
+    /// Objects of a kind.
+    pub fn list(&self, kind: &str) -> Vec<Value> {
+        self.get(kind)["items"].as_array().cloned().unwrap_or_default()
+    }
+
+    /// Waits until an object is as it should be, and returns it.
+    #[track_caller]
+    pub fn wait(&self, object: &str, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+        let started = Instant::now();
+        loop {
+            let found = self.find(object).unwrap_or_default();
+            if is_so(&found) {
+                return found;
+            }
+            assert!(started.elapsed() < PATIENCE, "{object} is not {what}: {}", found["status"]);
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Waits until a TaskRun's present version is in this phase.
+    #[track_caller]
+    pub fn wait_phase(&self, task: &str, version: u64, phase: &str) -> Value {
+        self.wait(task, &format!("{phase} at version {version}"), |t| {
+            t["status"]["contextVersion"] == version && t["status"]["phase"] == phase
+        })
+    }
+
+    pub async fn task_runs(&self) -> Api<DynamicObject> {
+        Api::namespaced_with(self.cluster.client().await, &self.name, &task_run_resource())
+    }
+
+    pub async fn create_task_run(&self, manifest: &Value) {
+        let object = serde_json::from_value(manifest.clone()).expect("an object");
+        self.task_runs().await.create(&PostParams::default(), &object).await.expect("created");
+    }
+}
+
+pub fn task_run_resource() -> ApiResource {
+    ApiResource::from_gvk(&GroupVersionKind::gvk("orchestrator.io", "v1", "TaskRun"))
+}
+
+/// An Agent whose pods get these annotations: they tell the fake node what to do.
+pub fn agent(name: &str, annotations: &Value) -> Value {
+    json!({
+        "apiVersion": "orchestrator.io/v1", "kind": "Agent", "metadata": {"name": name},
+        "spec": {"jobTemplate": {"spec": {"template": {
+            "metadata": {"annotations": annotations},
+            "spec": {"containers": [{"name": "agent", "image": "example.test/agent:1"}]},
+        }}}},
+    })
+}
+
+/// A TaskRun `task-{id}` of service `svc` with these files.
+pub fn task_run(id: u32, files: &[(&str, &str)]) -> Value {
+    json!({
+        "apiVersion": "orchestrator.io/v1", "kind": "TaskRun", "metadata": {"name": format!("task-{id}")},
+        "spec": {"taskId": id, "serviceName": "svc", "agentName": "agent", "markdownFiles": markdown(files)},
+    })
+}
+
+pub fn markdown(files: &[(&str, &str)]) -> Value {
+    files.iter().map(|(filename, content)| json!({"filename": filename, "content": content})).collect()
+}
+
+/// The operator's process, killed when dropped.
+pub struct Operator {
+    wrapper: Child,
+    pid: String,
+    port: u16,
+    admin: u16,
+    kubeconfig: PathBuf,
+    log: PathBuf,
+}
+
+impl Operator {
+    /// Starts it under the shipped RBAC and waits until it is ready.
+    pub fn start(cluster: &Cluster, args: &[&str]) -> Self {
+        let (port, admin) = (free_port(), free_port());
+        let kubeconfig = operator_kubeconfig(cluster);
+        let log = cluster.folder.join(format!("operator-{port}.log"));
+        let operator = Self::spawn(port, admin, kubeconfig, log, args);
+        operator.wait_ready();
+        operator
+    }
+
+    /// Starts it again after its end, at the same address.
+    pub fn restart(self, args: &[&str]) -> Self {
+        let (port, admin, kubeconfig, log) = (self.port, self.admin, self.kubeconfig.clone(), self.log.clone());
+        drop(self);
+        Self::spawn(port, admin, kubeconfig, log, args)
+    }
+
+    fn spawn(port: u16, admin: u16, kubeconfig: PathBuf, log: PathBuf, args: &[&str]) -> Self {
+        let log_file = std::fs::OpenOptions::new().create(true).append(true).open(&log).expect("a log file");
+        // the shell outlives nobody: it kills the operator when the end of its standard input comes
+        let mut wrapper = Command::new("sh")
+            .args(["-c", "\"$@\" & echo $!; cat >/dev/null; kill -KILL $!", "sh"])
+            .arg(env!("CARGO_BIN_EXE_taskrun-operator"))
+            .args(["run", "--shutdown-delay=0"])
+            .arg(format!("--webhook-addr=127.0.0.1:{port}"))
+            .arg(format!("--webhook-url=https://127.0.0.1:{port}"))
+            .arg(format!("--admin-addr=127.0.0.1:{admin}"))
+            .args(args)
+            .env("KUBECONFIG", &kubeconfig)
+            .env("RUST_LOG", "info,taskrun_operator=debug,actix_server=warn")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(log_file)
+            .spawn()
+            .expect("the operator starts");
+        let mut pid = String::new();
+        BufReader::new(wrapper.stdout.take().expect("a pipe")).read_line(&mut pid).expect("a pid");
+        Self { wrapper, pid: pid.trim().to_owned(), port, admin, kubeconfig, log }
+    }
+
+    /// Waits for `/readyz`.
+    pub fn wait_ready(&self) {
+        let started = Instant::now();
+        while self.http("/readyz").is_none_or(|answer| !answer.starts_with("HTTP/1.1 200")) {
+            let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+            assert!(started.elapsed() < PATIENCE, "the operator is not ready: {log}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// What an admin endpoint answers, with its head.
+    pub fn http(&self, path: &str) -> Option<String> {
+        let mut stream = std::net::TcpStream::connect(("127.0.0.1", self.admin)).ok()?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
+        std::io::read_to_string(stream).ok()
+    }
+
+    /// The log so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).expect("a log")
+    }
+
+    /// Ends it without a warning, as SIGKILL does.
+    pub fn kill(&self) {
+        let killed = Command::new("kill").args(["-KILL", &self.pid]).status();
+        assert!(killed.expect("kill").success());
+    }
+}
+
+impl Drop for Operator {
+    fn drop(&mut self) {
+        drop(self.wrapper.stdin.take());
+        let _ = self.wrapper.wait();
+    }
+}
+
+fn operator_kubeconfig(cluster: &Cluster) -> PathBuf {
+    let token = cluster.kubectl(&["-n", "taskrun-system", "create", "token", "taskrun-operator"]).ok();
+    let admin = cluster.kubectl(&["config", "view", "--raw", "-o", "json"]).ok();
+    let mut kubeconfig: Value = serde_json::from_str(&admin).expect("JSON");
+    kubeconfig["users"][0]["user"] = json!({"token": token.trim()});
+    let path = cluster.folder.join("operator.kubeconfig");
+    write_private(&path, &kubeconfig.to_string());
+    path
+}
+
+fn write_private(path: &Path, text: &str) {
+    std::fs::write(path, text).expect("a file");
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port()
+}
