@@ -15,7 +15,7 @@ use kube::runtime::reflector::{ObjectRef, Store, store};
 use kube::runtime::watcher;
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
-use tokio::sync::watch;
+use tokio::sync::{OnceCell, watch};
 
 /// A TaskRun, or what is left of one that cannot be read.
 pub type Guarded = DeserializeGuard<TaskRun>;
@@ -35,6 +35,7 @@ pub struct Caches {
     pub agents: Store<Agent>,
     /// By task.
     pub pods: Arc<PodIndex>,
+    ready: Arc<OnceCell<()>>,
 }
 
 /// The ends of the copies that watches write to.
@@ -49,7 +50,7 @@ impl Caches {
         let (task_runs, task_runs_writer) = store();
         let (jobs, jobs_writer) = store();
         let (agents, agents_writer) = store();
-        let caches = Self { task_runs, jobs, agents, pods: Arc::default() };
+        let caches = Self { task_runs, jobs, agents, pods: Arc::default(), ready: Arc::default() };
         (caches, Writers { task_runs: task_runs_writer, jobs: jobs_writer, agents: agents_writer })
     }
 
@@ -75,11 +76,16 @@ impl Caches {
         plan(&observed).is_settled()
     }
 
+    /// Waits until every copy was filled once. One caller at a time waits for a store: it wakes only the
+    /// one that asked last (kube-runtime 5.0 polls one oneshot receiver for all).
     async fn ready(&self) {
-        // an error means that the watch has ended, and with it the reconciler
-        let _ = self.jobs.wait_until_ready().await;
-        let _ = self.agents.wait_until_ready().await;
-        let _ = self.pods.ready.subscribe().wait_for(|ready| *ready).await;
+        let all = async || {
+            // an error means that the watch has ended, and with it the reconciler
+            let _ = self.jobs.wait_until_ready().await;
+            let _ = self.agents.wait_until_ready().await;
+            let _ = self.pods.ready.subscribe().wait_for(|ready| *ready).await;
+        };
+        self.ready.get_or_init(all).await;
     }
 
     /// The Job of a version, by its name.

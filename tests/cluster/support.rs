@@ -328,7 +328,7 @@ impl Operator {
         let log_file = std::fs::OpenOptions::new().create(true).append(true).open(&log).expect("a log file");
         // the shell outlives nobody: it kills the operator when the end of its standard input comes
         let mut wrapper = Command::new("sh")
-            .args(["-c", "\"$@\" & echo $!; cat >/dev/null; kill -KILL $!", "sh"])
+            .args(["-c", "\"$@\" & echo $!; cat >/dev/null; kill -KILL $! 2>/dev/null; wait", "sh"])
             .arg(env!("CARGO_BIN_EXE_taskrun-operator"))
             .args(["run", "--shutdown-delay=0"])
             .arg(format!("--webhook-addr=127.0.0.1:{port}"))
@@ -397,6 +397,9 @@ fn write_private(path: &Path, text: &str) {
     std::fs::write(path, text).expect("a file");
 }
 
+/// A port below those that the kernel gives to outgoing connections: one of these could take it while
+/// the operator restarts.
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port()
+    let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    (0..100).map(|_| fastrand::u16(20_000..32_000)).find(is_free).expect("a free port")
 }
