@@ -2,7 +2,7 @@
 //!
 //! A pure function of (old object, new object, user). The API server calls it again for every retry
 //! of a contended write, so nothing may be counted or remembered here: the version is `old + 1` or it
-//! is `old`. It judges raw JSON through [`Subject`], which ignores fields that it does not know: an
+//! is `old`. It judges raw JSON through `Subject`, which ignores fields that it does not know: an
 //! object is never taken apart and put together again, which would drop fields of newer schemas.
 
 mod markdown;
@@ -176,10 +176,7 @@ impl<'a> From<&'a TaskRun> for Subject<'a> {
             filename: Cow::Borrowed(&f.filename),
             content: Cow::Borrowed(&f.content),
         };
-        let env = |e: &'a crate::crd::EnvVar| Env {
-            name: Cow::Borrowed(&e.name),
-            value: Cow::Borrowed(&e.value),
-        };
+        let env = |e: &'a crate::crd::EnvVar| Env { name: Cow::Borrowed(&e.name), value: Cow::Borrowed(&e.value) };
         Self {
             metadata: Metadata { name: task_run.metadata.name.clone(), ..Metadata::default() },
             spec: Spec {

@@ -18,7 +18,7 @@ struct Cli {
 enum Command {
     /// Serve the admission webhook and reconcile TaskRuns
     Run(run::RunArgs),
-    /// Print the CustomResourceDefinitions as YAML
+    /// Print the CRDs as YAML
     Crds(crds::CrdsArgs),
 }
 

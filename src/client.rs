@@ -5,9 +5,7 @@
 
 use crate::crd::{MANAGED_BY, TaskRun, reason};
 use crate::plan::{Notice, Step, task_selector};
-use k8s_openapi::api::admissionregistration::v1::{
-    MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
-};
+use k8s_openapi::api::admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference, PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -39,7 +37,12 @@ pub enum Error {
     Conflict(String),
     /// The API server refuses the object for what it is.
     #[error("refused ({reason}): {message}")]
-    Refused { reason: &'static str, message: String },
+    Refused {
+        /// Word for a condition.
+        reason: &'static str,
+        /// What the API server said.
+        message: String,
+    },
     /// No answer in time; the call may have been carried out.
     #[error("no answer from the API server within {} s", CALL_TIMEOUT.as_secs())]
     Timeout,
@@ -185,7 +188,14 @@ impl ApiServer {
             reason: notice.reason.clone(),
             note: Some(notice.note.clone()),
             action: "Reconcile".to_owned(),
-            secondary: None,
+            // events of different runs are not counted as one
+            secondary: notice.job.as_ref().map(|job| ObjectReference {
+                api_version: Some("batch/v1".to_owned()),
+                kind: Some("Job".to_owned()),
+                name: Some(job.clone()),
+                namespace: task_run.metadata.namespace.clone(),
+                ..ObjectReference::default()
+            }),
         };
         let regarding: ObjectReference = task_run.object_ref(&());
         if let Err(error) = bounded(self.recorder.publish(&event, &regarding)).await {

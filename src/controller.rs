@@ -31,7 +31,7 @@ const WATCH_SECONDS: u32 = 50;
 /// Objects a page of a list: the page, not the store, is what takes memory.
 const PAGE_SIZE: u32 = 50;
 /// First and longest wait after errors of one object.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_mins(1));
 
 /// What the reconciler is told.
 #[derive(Clone, Debug, Default)]
@@ -76,10 +76,8 @@ pub async fn run(
     let pods = watcher(api_server.api::<Pod>(namespace), ours).default_backoff().modify(cache::prune_pod);
     let index = caches.pods.clone();
     let pods = pods.inspect(move |event| index.apply(event)).touched_objects();
-    let agents = watcher(api_server.api::<Agent>(namespace), watch)
-        .default_backoff()
-        .reflect(writers.agents)
-        .touched_objects();
+    let agents =
+        watcher(api_server.api::<Agent>(namespace), watch).default_backoff().reflect(writers.agents).touched_objects();
     let waiting = caches.clone();
     let default_agent = settings.default_agent.clone();
     let context = Context { api_server, caches: caches.clone(), settings, metrics, failures: Mutex::default() };
@@ -100,7 +98,11 @@ async fn reconcile(task_run: Arc<Guarded>, ctx: Arc<Context>) -> Result<Action, 
         Ok(cached) => reconcile_task_run(cached, &ctx).await,
         // only an edit can mend it; the others go on
         Err(invalid) => {
-            tracing::warn!(task_run = invalid.metadata.name, namespace = invalid.metadata.namespace, "cannot be read: its spec does not fit the schema");
+            tracing::warn!(
+                task_run = invalid.metadata.name,
+                namespace = invalid.metadata.namespace,
+                "cannot be read: its spec does not fit the schema"
+            );
             Ok(Action::await_change())
         }
     };
@@ -152,6 +154,7 @@ impl From<Next> for Action {
 }
 
 /// Exponential per object, with jitter, capped.
+#[expect(clippy::needless_pass_by_value, reason = "kube calls it so")]
 fn error_policy(task_run: Arc<Guarded>, error: &Error, ctx: Arc<Context>) -> Action {
     let object = ObjectRef::from_obj(&*task_run);
     let mut failures = ctx.failures.lock().unwrap_or_else(PoisonError::into_inner);

@@ -13,8 +13,7 @@ pub use agent::{Agent, AgentSpec, Workspace};
 pub use condition::{Conditions, reason};
 pub use name::{RunId, TaskNames, is_env_name, is_filename, is_label, is_reserved_env_name, is_subdomain};
 pub use task_run::{
-    ContextUpdatePolicy, EnvVar, MarkdownFile, Outcome, Phase, RunStatus, TaskRun, TaskRunSpec,
-    TaskRunStatus,
+    ContextUpdatePolicy, EnvVar, MarkdownFile, Outcome, Phase, RunStatus, TaskRun, TaskRunSpec, TaskRunStatus,
 };
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -52,7 +51,7 @@ pub const MAX_ENV: usize = 64;
 /// Finished runs that are kept where `historyLimit` is not given.
 pub const DEFAULT_HISTORY_LIMIT: u32 = 10;
 
-/// The CustomResourceDefinitions as they ship in `crds/`.
+/// The CRDs as they ship in `crds/`.
 #[must_use]
 pub fn custom_resource_definitions() -> Vec<CustomResourceDefinition> {
     vec![polish(TaskRun::crd()), polish(Agent::crd())]

@@ -4,8 +4,8 @@
 
 use crate::admission::{Decision, Operation, Webhook};
 use prometheus::{
-    Encoder, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry, TextEncoder, register_histogram_vec_with_registry,
-    register_int_counter_vec_with_registry,
+    Encoder, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry, TextEncoder,
+    register_histogram_vec_with_registry, register_int_counter_vec_with_registry,
 };
 use std::time::Duration;
 
@@ -29,12 +29,19 @@ impl Metrics {
     pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         let reviews = register_int_counter_vec_with_registry!(
-            Opts::new("taskrun_admission_reviews_total", "Admission reviews answered. The API server asks again for every retry of a contended write."),
+            Opts::new(
+                "taskrun_admission_reviews_total",
+                "Admission reviews answered. The API server asks again for every retry of a contended write."
+            ),
             &["webhook", "operation", "decision"],
             registry
         )?;
         let review_seconds = register_histogram_vec_with_registry!(
-            HistogramOpts::new("taskrun_admission_review_duration_seconds", "Time to answer an admission review, once its body was read.").buckets(REVIEW_BUCKETS.to_vec()),
+            HistogramOpts::new(
+                "taskrun_admission_review_duration_seconds",
+                "Time to answer an admission review, once its body was read."
+            )
+            .buckets(REVIEW_BUCKETS.to_vec()),
             &["webhook"],
             registry
         )?;

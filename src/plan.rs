@@ -15,8 +15,7 @@ pub use status::Notice;
 
 use crate::admission::{Subject, validate};
 use crate::crd::{
-    Agent, FINALIZER, Outcome, RELEASE_GATE, RunStatus, TASK_RUN_UID_LABEL, TaskNames, TaskRun,
-    TaskRunStatus, reason,
+    Agent, FINALIZER, Outcome, RELEASE_GATE, RunStatus, TASK_RUN_UID_LABEL, TaskNames, TaskRun, TaskRunStatus, reason,
 };
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod};
@@ -29,6 +28,8 @@ use std::time::Duration;
 
 /// How long a deletion waits for pods to end before it is let go with a Warning.
 pub const CLEANUP_DEADLINE: SignedDuration = SignedDuration::from_mins(10);
+/// Label that the Job controller gives a pod, and that an orphan keeps: the uid of its Job.
+const CONTROLLER_UID_LABEL: &str = "batch.kubernetes.io/controller-uid";
 /// How soon to look again where an event should wake us anyway.
 const RECHECK: Duration = Duration::from_secs(10);
 
@@ -67,12 +68,27 @@ pub enum Step {
     /// Creates the version's Job: suspended and gated, so it starts nothing.
     CreateJob(Box<Job>),
     /// Deletes this Job and its pods, the pods first.
-    DeleteJob { name: String, uid: String },
+    DeleteJob {
+        /// Its name.
+        name: String,
+        /// Its uid, a precondition.
+        uid: String,
+    },
     /// Lets the Job start (its gate lifted and unsuspended), suspends it or ends it with its Job kept:
     /// merge patch under uid and resourceVersion.
-    PatchJob { name: String, patch: Value },
+    PatchJob {
+        /// Its name.
+        name: String,
+        /// The merge patch.
+        patch: Value,
+    },
     /// Lifts the gate of a pod whose Job somebody else unsuspended: merge patch under its uid.
-    ReleasePod { name: String, patch: Value },
+    ReleasePod {
+        /// Its name.
+        name: String,
+        /// The merge patch.
+        patch: Value,
+    },
     /// Merge patch of the status, under the TaskRun's resourceVersion.
     PatchStatus(Value),
     /// Tells people; follows the status that it speaks of.
@@ -126,16 +142,16 @@ impl Observed {
             return self.never_start();
         }
         if spec.suspend == Some(true) {
-            return self.stand(Standing::suspended(), Next::Wait);
+            return self.stand(&Standing::suspended(), Next::Wait).after(self.end_older());
         }
         if let Some((reason, message)) = &self.refused {
-            return self.stand(Standing::stalled(reason, message), Next::After(RECHECK));
+            return self.stand(&Standing::stalled(reason, message), Next::After(RECHECK));
         }
         let subject = Subject::from(&self.task_run);
         let violations = validate(&subject, None, self.names, 0);
         if !violations.is_empty() {
             let message: Vec<String> = violations.iter().map(ToString::to_string).collect();
-            return self.stand(Standing::stalled(reason::INVALID_SPEC, &message.join("; ")), Next::Wait);
+            return self.stand(&Standing::stalled(reason::INVALID_SPEC, &message.join("; ")), Next::Wait);
         }
         match &self.job {
             None => self.create(),
@@ -147,14 +163,16 @@ impl Observed {
 
     /// Protocol §§1 and 2: the ConfigMap and the Job, which cannot start yet.
     fn create(&self) -> Plan {
-        let run = self.task_run.spec.run_id();
         let Some(agent) = &self.agent else {
-            let message = format!("there is no Agent \"{}\" in this namespace: create it, or name another", self.task_run.spec.agent_name);
-            return self.stand(Standing::stalled(reason::AGENT_NOT_FOUND, &message), Next::Wait);
+            let message = format!(
+                "there is no Agent \"{}\" in this namespace: create it, or name another",
+                self.task_run.spec.agent_name
+            );
+            return self.stand(&Standing::stalled(reason::AGENT_NOT_FOUND, &message), Next::Wait);
         };
         let job = match build_job(&self.task_run, agent) {
             Ok(job) => job,
-            Err(message) => return self.stand(Standing::stalled(reason::INVALID_AGENT, &message), Next::Wait),
+            Err(message) => return self.stand(&Standing::stalled(reason::INVALID_AGENT, &message), Next::Wait),
         };
         let mut steps = vec![];
         if !self.task_run.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
@@ -174,32 +192,44 @@ impl Observed {
 
     /// Protocol §§3 and 4: older runs end first, then this Job is recorded as the version's run.
     fn take_over(&self, job: &Job) -> Plan {
-        let ending = self.unfinished_others();
-        let steps: Vec<Step> = ending.iter().filter_map(|other| delete_job(other)).collect();
-        let uid = job.metadata.uid.as_deref();
-        let alive = self.pods.iter().find(|pod| is_alive(pod) && job_uid(pod) != uid);
-        let waits_for = alive.map(|pod| format!("pod {}", pod.name_any()));
-        let waits_for = waits_for.or_else(|| ending.first().map(|other| format!("Job {}", other.name_any())));
-        match waits_for {
+        match self.waits_for(job.metadata.uid.as_deref()) {
             Some(what) => {
                 let message = format!("waiting for {what} of an earlier run to end");
-                let mut plan = self.stand(Standing::waiting(&message), Next::After(RECHECK));
-                plan.steps.splice(0..0, steps);
-                plan
+                self.stand(&Standing::waiting(&message), Next::After(RECHECK)).after(self.end_older())
             }
-            None => self.stand(Standing::recorded(self, job), Next::Again),
+            None => self.stand(&Standing::recorded(self, job), Next::Again),
         }
+    }
+
+    /// What of earlier runs must end before this Job may be recorded.
+    fn waits_for(&self, uid: Option<&str>) -> Option<String> {
+        let alive = self.pods.iter().find(|pod| job_uid(pod) != uid && (is_alive(pod) || self.may_be_released(pod)));
+        let alive = alive.map(|pod| format!("pod {}", pod.name_any()));
+        alive.or_else(|| self.unfinished_others().first().map(|other| format!("Job {}", other.name_any())))
+    }
+
+    /// Whether a pod behind our gate may yet start: a recorded run's may be released by a plan that was
+    /// made before the run was superseded. Another TaskRun's records are not known.
+    fn may_be_released(&self, pod: &Pod) -> bool {
+        let job = pod.labels().get(CONTROLLER_UID_LABEL);
+        let is_recorded = self.status().runs.iter().any(|run| run.job_uid.is_some() && run.job_uid.as_ref() == job);
+        let is_of_another = pod.labels().get(TASK_RUN_UID_LABEL) != self.task_run.metadata.uid.as_ref();
+        !has_ended(pod) && (is_recorded || is_of_another)
+    }
+
+    fn end_older(&self) -> Vec<Step> {
+        self.unfinished_others().into_iter().filter_map(delete_job).collect()
     }
 
     /// The version's run is recorded and goes on: protocol §5, then its status.
     fn follow(&self, run: &RunStatus) -> Plan {
         let is_the_run = |job: &&Job| job.metadata.uid.is_some() && job.metadata.uid == run.job_uid;
         let Some(job) = self.job.as_ref().filter(is_the_run) else {
-            return self.with_strays(self.stand(Standing::gone(self, run), Next::Wait));
+            return self.with_strays(self.stand(&Standing::gone(self, run), Next::Wait));
         };
         let steps = self.steer(job);
         let plan = match steps.is_empty() {
-            true => self.stand(Standing::of_job(self, run, job), Next::Wait),
+            true => self.stand(&Standing::of_job(self, run, job), Next::Wait),
             false => Plan::of(steps, Next::Wait),
         };
         self.with_strays(plan)
@@ -224,16 +254,21 @@ impl Observed {
     }
 
     fn keep_ended(&self, run: &RunStatus) -> Plan {
-        self.with_strays(self.stand(Standing::ended(run), Next::Wait))
+        self.with_strays(self.stand(&Standing::ended(run), Next::Wait))
     }
 
-    /// A cancelled version that has no run gets none, ever.
+    /// A cancelled version that has no run gets none, ever. It says so once nothing older runs either.
     fn never_start(&self) -> Plan {
         let unreleased = self.job.iter().filter(|job| self.is_ours(&job.metadata));
-        let steps: Vec<Step> = unreleased.filter_map(delete_job).collect();
-        let mut plan = self.stand(Standing::cancelled(self), Next::Wait);
-        plan.steps.splice(0..0, steps);
-        plan
+        let unreleased: Vec<Step> = unreleased.filter_map(delete_job).collect();
+        let plan = match self.unfinished_others().first() {
+            Some(older) => {
+                let message = format!("cancelled, waiting for Job {} of an earlier run to end", older.name_any());
+                self.stand(&Standing::waiting(&message), Next::After(RECHECK))
+            }
+            None => self.stand(&Standing::cancelled(self), Next::Wait),
+        };
+        plan.after(unreleased).after(self.end_older())
     }
 
     /// Protocol §5: what lets the recorded Job start; nothing where it may already.
@@ -245,8 +280,8 @@ impl Observed {
             let template = json!({"spec": {"schedulingGates": others}});
             return vec![patch_job(job, &json!({"suspend": false, "template": template}))];
         }
-        let is_gated = gates.len() > others.len();
-        let pods = self.pods.iter().filter(|pod| is_gated && job_uid(pod) == job.metadata.uid.as_deref());
+        // not only where the template has the gate still: a pod may be older than the Job's release
+        let pods = self.pods.iter().filter(|pod| job_uid(pod) == job.metadata.uid.as_deref());
         pods.filter_map(release_pod).collect()
     }
 
@@ -264,14 +299,11 @@ impl Observed {
     }
 
     /// Ends the Jobs of ours that are nobody's run: they lost a race with a record, or are superseded.
-    fn with_strays(&self, mut plan: Plan) -> Plan {
-        let recorded = |job: &Job| {
-            self.status().runs.iter().any(|run| run.job_uid.is_some() && run.job_uid == job.metadata.uid)
-        };
+    fn with_strays(&self, plan: Plan) -> Plan {
+        let recorded =
+            |job: &Job| self.status().runs.iter().any(|run| run.job_uid.is_some() && run.job_uid == job.metadata.uid);
         let same_name = self.job.iter().filter(|job| self.is_ours(&job.metadata) && !recorded(job));
-        let strays: Vec<Step> = same_name.chain(self.unfinished_others()).filter_map(delete_job).collect();
-        plan.steps.splice(0..0, strays);
-        plan
+        plan.after(same_name.chain(self.unfinished_others()).filter_map(delete_job).collect())
     }
 
     /// The TaskRun is being deleted: its Jobs end first, then it may go.
@@ -283,8 +315,9 @@ impl Observed {
         let running: Vec<&Job> = ours.filter(|job| !is_finished(job)).collect();
         let uid = self.task_run.metadata.uid.as_ref();
         let is_pod_of_ours = |pod: &&Pod| pod.labels().get(TASK_RUN_UID_LABEL) == uid && is_alive(pod);
-        let alive: Vec<String> = self.pods.iter().filter(is_pod_of_ours).map(ResourceExt::name_any).collect();
-        if running.is_empty() && alive.is_empty() {
+        let alive = self.pods.iter().filter(is_pod_of_ours).map(|pod| format!("pod {}", pod.name_any()));
+        let alive: Vec<String> = alive.chain(running.iter().map(|job| format!("Job {}", job.name_any()))).collect();
+        if alive.is_empty() {
             return Plan::of(vec![self.remove_finalizer()], Next::Wait);
         }
         let mut steps: Vec<Step> = running.iter().filter_map(|job| delete_job(job)).collect();
@@ -311,7 +344,7 @@ impl Observed {
     }
 
     /// The status that says where the version stands, if it does not already.
-    fn stand(&self, standing: Standing, next: Next) -> Plan {
+    fn stand(&self, standing: &Standing, next: Next) -> Plan {
         Plan::of(status_steps(self, standing), next)
     }
 
@@ -344,6 +377,12 @@ impl Plan {
         Self { steps, next }
     }
 
+    /// The plan with these steps before its own.
+    fn after(mut self, steps: Vec<Step>) -> Self {
+        self.steps.splice(0..0, steps);
+        self
+    }
+
     /// Whether there is nothing to write and nothing to wait for.
     #[must_use]
     pub fn is_settled(&self) -> bool {
@@ -364,10 +403,14 @@ fn outcome(job: &Job) -> Option<(Outcome, &k8s_openapi::api::batch::v1::JobCondi
     complete.or_else(|| is_true("Failed").map(|c| (Outcome::Failed, c)))
 }
 
-/// Whether the pod's containers may run, now or later. One behind our gate never can.
+/// Whether the pod's containers may run, now or later. One behind our gate cannot, unless it is released.
 fn is_alive(pod: &Pod) -> bool {
+    !has_ended(pod) && !is_gated(pod)
+}
+
+fn has_ended(pod: &Pod) -> bool {
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    !matches!(phase, Some("Succeeded" | "Failed")) && !is_gated(pod)
+    matches!(phase, Some("Succeeded" | "Failed"))
 }
 
 fn is_gated(pod: &Pod) -> bool {

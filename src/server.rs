@@ -15,7 +15,7 @@ use std::time::Duration;
 
 /// Longer than the 90 s for which the API server keeps an idle connection: the side that closes first
 /// loses a request now and then.
-const KEEP_ALIVE: Duration = Duration::from_secs(120);
+const KEEP_ALIVE: Duration = Duration::from_mins(2);
 /// Workers of the webhook: a review is short and needs no I/O.
 const WEBHOOK_WORKERS: usize = 2;
 /// The longest that a request in flight is waited for at the end.

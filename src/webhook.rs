@@ -40,11 +40,8 @@ async fn validate(state: Data<State>, body: Bytes) -> HttpResponse {
 fn respond(state: &State, webhook: Webhook, body: &[u8]) -> HttpResponse {
     let started = Instant::now();
     let reviewed = catch_unwind(AssertUnwindSafe(|| admission::review(webhook, body, state.names)));
-    let reviewed = reviewed.unwrap_or(Reviewed {
-        body: None,
-        decision: Decision::Malformed,
-        operation: Operation::Other,
-    });
+    let reviewed =
+        reviewed.unwrap_or(Reviewed { body: None, decision: Decision::Malformed, operation: Operation::Other });
     state.metrics.reviewed(webhook, reviewed.operation, reviewed.decision, started.elapsed());
     match reviewed.body {
         Some(body) => HttpResponse::Ok().content_type(ContentType::json()).body(body),

@@ -57,7 +57,7 @@ fn is_invisible(text: &str) -> bool {
     text.chars().all(|c| c.is_whitespace() || c.is_control() || is_ignorable(c))
 }
 
-/// Unicode's Default_Ignorable_Code_Point (DerivedCoreProperties.txt, Unicode 17) and the blank
+/// Unicode's `Default_Ignorable_Code_Point` (`DerivedCoreProperties.txt`, Unicode 17) and the blank
 /// Braille pattern.
 fn is_ignorable(c: char) -> bool {
     matches!(c,

@@ -111,9 +111,7 @@ impl Mutation {
         }
         let path = ["metadata", "annotations", CHANGED_BY];
         match wanted {
-            None => self.patch.push(PatchOperation::Remove(RemoveOperation {
-                path: PointerBuf::from_tokens(path),
-            })),
+            None => self.patch.push(PatchOperation::Remove(RemoveOperation { path: PointerBuf::from_tokens(path) })),
             Some(user) if new.metadata.annotations.is_some() => self.add(&path, json!(user)),
             Some(user) => self.add(&path[..2], json!({ CHANGED_BY: user })),
         }
@@ -132,9 +130,9 @@ fn removed_files_of_others(new: &Subject<'_>, old: &Subject<'_>, writer: Writer<
     let owners = owners(&old.metadata);
     let of_others = gone.into_iter().filter_map(|file| {
         let key = format!("k:{}", json!({ "filename": file.filename }));
-        let owner = owners.iter().find(|(manager, files)| {
-            Some(manager.as_str()) != writer.manager && files.get(&key).is_some()
-        });
+        let owner = owners
+            .iter()
+            .find(|(manager, files)| Some(manager.as_str()) != writer.manager && files.get(&key).is_some());
         owner.map(|(manager, _)| format!("{} (added by {manager})", file.filename))
     });
     let names: Vec<String> = of_others.collect();

@@ -1,4 +1,4 @@
-//! The carrier format: bytes of an AdmissionReview in, bytes of its answer out.
+//! The carrier format: bytes of an `AdmissionReview` in, bytes of its answer out.
 //!
 //! Every answer echoes the request's uid: the API server counts one without as a failed call, and
 //! then `failurePolicy` speaks instead of us.
@@ -56,7 +56,7 @@ pub enum Operation {
 /// An answer.
 #[derive(Debug)]
 pub struct Reviewed {
-    /// AdmissionReview as JSON; absent where the request had no uid to answer to.
+    /// `AdmissionReview` as JSON; absent where the request had no uid to answer to.
     pub body: Option<Vec<u8>>,
     /// What was decided.
     pub decision: Decision,
@@ -152,7 +152,8 @@ pub fn review(webhook: Webhook, body: &[u8], names: TaskNames) -> Reviewed {
         }
         Err(error) => {
             // the position, never the text: it may be markdown
-            let message = format!("not an AdmissionReview v1 of a TaskRun (line {}, column {})", error.line(), error.column());
+            let message =
+                format!("not an AdmissionReview v1 of a TaskRun (line {}, column {})", error.line(), error.column());
             let uid = serde_json::from_slice::<UidOnly>(body).ok();
             let body = uid.map(|UidOnly { request: Uid { uid } }| encode(&bad_request(uid, &message)));
             Reviewed { body, decision: Decision::Malformed, operation: Operation::Other }
@@ -163,7 +164,10 @@ pub fn review(webhook: Webhook, body: &[u8], names: TaskNames) -> Reviewed {
 fn answer(webhook: Webhook, request: &Request<'_>, names: TaskNames) -> Response {
     let uid = request.uid.clone();
     if (request.resource.group.as_str(), request.resource.resource.as_str()) != (GROUP, "taskruns") {
-        return bad_request(uid, "this webhook reviews taskruns.orchestrator.io only: mend the rules of the webhook configuration");
+        return bad_request(
+            uid,
+            "this webhook reviews taskruns.orchestrator.io only: mend the rules of the webhook configuration",
+        );
     }
     let is_subresource = request.sub_resource.as_deref().is_some_and(|name| !name.is_empty());
     let allowed = Response { uid, allowed: true, ..Response::default() };
@@ -177,10 +181,8 @@ fn answer(webhook: Webhook, request: &Request<'_>, names: TaskNames) -> Response
         (Err(_), _) => allowed,
         // stored malformed and mended now: which version it was is not known, all the rest is judged
         (Ok(_), Webhook::Mutate) if is_update_of_unreadable => allowed,
-        (Ok(new), Webhook::Mutate) => mutated(allowed, mutate(&new, old.as_ref(), request.writer())),
-        (Ok(new), Webhook::Validate) => {
-            judged(allowed, &new, &validate(&new, old.as_ref(), names, object.get().len()))
-        }
+        (Ok(new), Webhook::Mutate) => mutated(allowed, &mutate(&new, old.as_ref(), request.writer())),
+        (Ok(new), Webhook::Validate) => judged(allowed, &new, &validate(&new, old.as_ref(), names, object.get().len())),
     }
 }
 
@@ -193,7 +195,7 @@ impl Request<'_> {
     }
 }
 
-fn mutated(mut response: Response, mutation: Mutation) -> Response {
+fn mutated(mut response: Response, mutation: &Mutation) -> Response {
     response.warnings = mutation.warnings.iter().map(|warning| one_line(warning)).collect();
     if !mutation.patch.is_empty() {
         response.patch_type = Some("JSONPatch");

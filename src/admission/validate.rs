@@ -5,8 +5,8 @@
 
 use super::{File, Spec, Subject, is_blank};
 use crate::crd::{
-    MAX_CONTENT_BYTES, MAX_ENV, MAX_FILENAME, MAX_FILES, MAX_OBJECT_BYTES, MAX_SERVICE_NAME, TaskNames,
-    is_env_name, is_filename, is_label, is_reserved_env_name, is_subdomain,
+    MAX_CONTENT_BYTES, MAX_ENV, MAX_FILENAME, MAX_FILES, MAX_OBJECT_BYTES, MAX_SERVICE_NAME, TaskNames, is_env_name,
+    is_filename, is_label, is_reserved_env_name, is_subdomain,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,12 +31,7 @@ impl std::fmt::Display for Violation {
 /// All violations of a new object (`old` absent) or of a change. `object_bytes` is the length of the
 /// whole object as the API server's JSON.
 #[must_use]
-pub fn validate(
-    new: &Subject<'_>,
-    old: Option<&Subject<'_>>,
-    names: TaskNames,
-    object_bytes: usize,
-) -> Vec<Violation> {
+pub fn validate(new: &Subject<'_>, old: Option<&Subject<'_>>, names: TaskNames, object_bytes: usize) -> Vec<Violation> {
     let mut found = Found::default();
     found.identity(new, old, names);
     found.version(new, old);
@@ -56,12 +51,11 @@ impl Found {
     fn identity(&mut self, new: &Subject<'_>, old: Option<&Subject<'_>>, names: TaskNames) {
         let (id, service) = (new.spec.task_id, new.spec.service_name.as_deref().unwrap_or(""));
         let changed = |is_same: fn(&Spec<'_>, &Spec<'_>) -> bool| old.is_none_or(|old| !is_same(&old.spec, &new.spec));
-        if changed(|a, b| a.task_id == b.task_id)
-            && !id.is_some_and(|id| (1..=i64::from(u32::MAX)).contains(&id))
-        {
+        if changed(|a, b| a.task_id == b.task_id) && !id.is_some_and(|id| (1..=i64::from(u32::MAX)).contains(&id)) {
             self.add("spec.taskId", "must be a number from 1 to 4294967295");
         }
-        if changed(|a, b| a.service_name == b.service_name) && (!is_label(service) || service.len() > MAX_SERVICE_NAME) {
+        if changed(|a, b| a.service_name == b.service_name) && (!is_label(service) || service.len() > MAX_SERVICE_NAME)
+        {
             self.add(
                 "spec.serviceName",
                 format!("must be lower-case letters, digits and '-', at most {MAX_SERVICE_NAME} long, beginning and ending with a letter or digit"),
@@ -70,20 +64,17 @@ impl Found {
         if changed(|a, b| a.agent_name == b.agent_name) && !new.spec.agent_name.as_deref().is_some_and(is_subdomain) {
             self.add("spec.agentName", "must be the name of an Agent: lower-case letters, digits, '-' and '.'");
         }
-        match old {
-            Some(old) => {
-                if old.spec.task_id.is_some() && old.spec.task_id != id {
-                    self.add("spec.taskId", "is immutable: create another TaskRun for another task");
-                }
-                if old.spec.service_name.is_some() && old.spec.service_name != new.spec.service_name {
-                    self.add("spec.serviceName", "is immutable: create another TaskRun for another service");
-                }
+        if let Some(old) = old {
+            if old.spec.task_id.is_some() && old.spec.task_id != id {
+                self.add("spec.taskId", "is immutable: create another TaskRun for another task");
             }
-            None => {
-                let right = names.task_run(service, id.unwrap_or_default());
-                if new.metadata.name.as_deref() != Some(&right) && is_label(service) && id.is_some() {
-                    self.add("metadata.name", format!("must be \"{right}\": one TaskRun a task"));
-                }
+            if old.spec.service_name.is_some() && old.spec.service_name != new.spec.service_name {
+                self.add("spec.serviceName", "is immutable: create another TaskRun for another service");
+            }
+        } else {
+            let right = names.task_run(service, id.unwrap_or_default());
+            if new.metadata.name.as_deref() != Some(&right) && is_label(service) && id.is_some() {
+                self.add("metadata.name", format!("must be \"{right}\": one TaskRun a task"));
             }
         }
     }
@@ -120,7 +111,10 @@ impl Found {
             self.add("spec.markdownFiles", "must have at least one file: the agent would have nothing to do");
         }
         if any_changed && files.len() > MAX_FILES {
-            self.add("spec.markdownFiles", format!("has {} files, at most {MAX_FILES} are possible: put several into one", files.len()));
+            self.add(
+                "spec.markdownFiles",
+                format!("has {} files, at most {MAX_FILES} are possible: put several into one", files.len()),
+            );
         }
         let mut seen = BTreeSet::new();
         for (i, file) in files.iter().enumerate() {

@@ -86,7 +86,9 @@ async fn serve(args: RunArgs) -> Result<(), Box<dyn Error>> {
     let (metrics, readiness) = (Arc::new(Metrics::new()?), Readiness::default());
     let api_server = ApiServer::connect().await?;
     let names = args.task_names.into();
-    let (tls, ca) = tls::self_signed(&args.hosts(), Timestamp::now())?;
+    #[expect(clippy::disallowed_methods, reason = "the certificate's life begins now")]
+    let now = Timestamp::now();
+    let (tls, ca) = tls::self_signed(&args.hosts(), now)?;
     let state = webhook::State { names, metrics: metrics.clone() };
     let webhook = server::webhook(args.webhook_addr, tls, state).map_err(|e| listen_error(args.webhook_addr, &e))?;
     let admin = server::admin(args.admin_addr, readiness.clone(), metrics.clone())

@@ -8,11 +8,11 @@ use crate::plan::{Observed, plan};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
-use kube::{Resource, ResourceExt};
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{ObjectRef, Store, store};
 use kube::runtime::watcher;
+use kube::{Resource, ResourceExt};
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use tokio::sync::{OnceCell, watch};
@@ -104,7 +104,8 @@ impl Caches {
         versions.sort_unstable();
         versions.dedup();
         let jobs = versions.into_iter().filter_map(|version| self.job(task_run, version));
-        jobs.filter(|job| job.owner_references().iter().any(|owner| Some(&owner.uid) == task_run.metadata.uid.as_ref())).collect()
+        jobs.filter(|job| job.owner_references().iter().any(|owner| Some(&owner.uid) == task_run.metadata.uid.as_ref()))
+            .collect()
     }
 
     /// An Agent of the TaskRun's namespace.
@@ -128,6 +129,7 @@ impl Caches {
 }
 
 /// The time, read in one place.
+#[expect(clippy::disallowed_methods, reason = "the reconciler's one look at the clock")]
 pub fn now() -> Timestamp {
     Timestamp::now()
 }
@@ -213,10 +215,8 @@ pub fn prune_job(job: &mut Job) {
     job.metadata.managed_fields = None;
     job.metadata.annotations = None;
     if let Some(pod) = job.spec.as_mut().and_then(|spec| spec.template.spec.as_mut()) {
-        *pod = k8s_openapi::api::core::v1::PodSpec {
-            scheduling_gates: pod.scheduling_gates.take(),
-            ..Default::default()
-        };
+        *pod =
+            k8s_openapi::api::core::v1::PodSpec { scheduling_gates: pod.scheduling_gates.take(), ..Default::default() };
     }
 }
 

@@ -21,7 +21,11 @@ pub const DEFAULT_CONTEXT_MOUNT_PATH: &str = "/context";
     status = "AgentStatus",
     derive = "PartialEq",
     doc = "What a run executes: a Job template, to which the operator adds the context, the workspace and the task's environment.",
-    printcolumn(name = "Image", type_ = "string", json_path = ".spec.jobTemplate.spec.template.spec.containers[0].image"),
+    printcolumn(
+        name = "Image",
+        type_ = "string",
+        json_path = ".spec.jobTemplate.spec.template.spec.containers[0].image"
+    ),
     printcolumn(name = "Valid", type_ = "string", json_path = ".status.conditions[?(@.type=='Valid')].status"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
@@ -54,7 +58,7 @@ impl AgentSpec {
     }
 }
 
-/// A PersistentVolumeClaim per task, `workspace-{serviceName}-{taskId}`: made once, kept across
+/// A `PersistentVolumeClaim` per task, `workspace-{serviceName}-{taskId}`: made once, kept across
 /// versions and after the `TaskRun` is deleted, since it holds the agent's work.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]

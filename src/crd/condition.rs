@@ -42,6 +42,7 @@ pub mod reason {
 
 /// What the five conditions shall say; builds the list that the status holds.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a condition")]
 pub struct Conditions<'a> {
     /// One CamelCase word for all five.
     pub reason: &'a str,

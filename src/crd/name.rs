@@ -44,7 +44,7 @@ impl RunId {
         format!("{}-{}", self.service_name, self.task_id)
     }
 
-    /// `workspace-{service}-{task}`: the PersistentVolumeClaim that all runs of the task share.
+    /// `workspace-{service}-{task}`: the `PersistentVolumeClaim` that all runs of the task share.
     #[must_use]
     pub fn workspace(&self) -> String {
         format!("workspace-{}", self.task())
@@ -63,8 +63,7 @@ pub const FILENAME_PATTERN: &str = r"^[A-Za-z0-9_-][A-Za-z0-9._-]*\.md$";
 /// Pattern of [`is_label`], for the schema.
 pub const LABEL_PATTERN: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
 /// Pattern of [`is_subdomain`], for the schema.
-pub const SUBDOMAIN_PATTERN: &str =
-    r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
+pub const SUBDOMAIN_PATTERN: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
 /// Pattern of [`is_env_name`], for the schema.
 pub const ENV_NAME_PATTERN: &str = r"^[A-Za-z_][A-Za-z0-9_]*$";
 
@@ -72,7 +71,8 @@ pub const ENV_NAME_PATTERN: &str = r"^[A-Za-z_][A-Za-z0-9_]*$";
 #[must_use]
 pub fn is_filename(name: &str) -> bool {
     let legal = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-    name.len() > ".md".len() && name.ends_with(".md") && !name.starts_with('.') && name.chars().all(legal)
+    let stem = name.strip_suffix(".md").unwrap_or_default();
+    !stem.is_empty() && !stem.starts_with('.') && stem.chars().all(legal)
 }
 
 /// Whether this is a DNS-1123 label (RFC 1123), but for its length.

@@ -90,7 +90,7 @@ pub struct TaskRunSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context_update_policy: Option<ContextUpdatePolicy>,
 
-    /// Finished runs that are kept, with their ConfigMaps. Default: 10.
+    /// Finished runs that are kept, each with its files. Default: 10.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100))]
     pub history_limit: Option<u32>,

@@ -8,8 +8,8 @@ use crate::crd::{
 };
 use k8s_openapi::api::batch::v1::{Job, JobSpec};
 use k8s_openapi::api::core::v1::{
-    ConfigMap, ConfigMapVolumeSource, Container, EnvVar, PersistentVolumeClaim,
-    PersistentVolumeClaimVolumeSource, PodSchedulingGate, PodSpec, Volume, VolumeMount,
+    ConfigMap, ConfigMapVolumeSource, Container, EnvVar, PersistentVolumeClaim, PersistentVolumeClaimVolumeSource,
+    PodSchedulingGate, PodSpec, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Resource, ResourceExt};
@@ -146,7 +146,9 @@ fn add_volumes(pod: &mut PodSpec, task_run: &TaskRun, agent: &Agent) -> Result<(
     let volumes = pod.volumes.get_or_insert_default();
     if let Some(taken) = volumes.iter().find(|v| [CONTEXT_VOLUME, WORKSPACE_VOLUME].contains(&&*v.name)) {
         let name = &taken.name;
-        return Err(format!("spec.jobTemplate.spec.template.spec.volumes: the name \"{name}\" is the operator's, choose another"));
+        return Err(format!(
+            "spec.jobTemplate.spec.template.spec.volumes: the name \"{name}\" is the operator's, choose another"
+        ));
     }
     let run = task_run.spec.run_id();
     volumes.push(Volume {

@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 
 /// Longest `message`, in characters: etcd stores the whole object with each change.
 const MAX_MESSAGE: usize = 1_024;
-/// Most pods that a run remembers having counted.
+/// Most pods that are gone and that a run remembers having counted.
 const MAX_POD_UIDS: usize = 32;
 
 /// Something worth telling people: becomes an Event.
@@ -25,14 +25,16 @@ pub struct Notice {
     pub reason: String,
     /// A sentence.
     pub note: String,
+    /// The Job that it is about, where there is one.
+    pub job: Option<String>,
 }
 
 impl Notice {
     /// The deletion did not wait any longer.
     #[must_use]
     pub fn cleanup_deadline(alive: &[String]) -> Self {
-        let note = format!("deleted although pods of it still live: {}; see to it that they end", alive.join(", "));
-        Self { warning: true, reason: "CleanupDeadline".to_owned(), note }
+        let note = format!("deleted although this still lives: {}; see to it that it ends", alive.join(", "));
+        Self { warning: true, reason: "CleanupDeadline".to_owned(), note, job: None }
     }
 }
 
@@ -96,7 +98,7 @@ impl Standing {
             message: Some("cancelled before it started".to_owned()),
             ..new_run(observed)
         };
-        Self::ended(&run)
+        Self { ends_older: true, ..Self::ended(&run) }
     }
 
     /// The recorded Job is not there any more: the run is over, and never starts again.
@@ -104,7 +106,10 @@ impl Standing {
         let name = run.job_name.as_deref().unwrap_or_default();
         let (outcome, message) = match observed.task_run.spec.cancel {
             Some(true) => (Outcome::Cancelled, "cancelled".to_owned()),
-            _ => (Outcome::Unknown, format!("Job {name} was gone before its end was seen; a new context version starts a new run")),
+            _ => (
+                Outcome::Unknown,
+                format!("Job {name} was gone before its end was seen; a new context version starts a new run"),
+            ),
         };
         let completion_time = Some(Time(observed.now));
         Self::ended(&RunStatus { outcome: Some(outcome), completion_time, message: Some(message), ..over(run) })
@@ -131,7 +136,8 @@ impl Standing {
             let why = condition.reason.as_deref().filter(|_| outcome == Outcome::Failed);
             return Self { reason: why.unwrap_or(default_reason(outcome)).to_owned(), ..Self::ended(&run) };
         }
-        if job.spec.as_ref().and_then(|spec| spec.suspend) == Some(true) && observed.task_run.spec.suspend == Some(true) {
+        if job.spec.as_ref().and_then(|spec| spec.suspend) == Some(true) && observed.task_run.spec.suspend == Some(true)
+        {
             return Self { run: Some(run), ..Self::suspended() };
         }
         if job.metadata.deletion_timestamp.is_some() {
@@ -140,7 +146,8 @@ impl Standing {
         }
         // a pod that has ended is not counted by the Job at once: the run goes on until it is
         let has_started = |pod: &&Pod| phase(pod).is_some_and(|phase| phase != "Pending");
-        let runs = pods.iter().any(|pod| is_alive(pod) && has_started(pod)) || (!pods.is_empty() && pods.iter().all(has_started));
+        let runs = pods.iter().any(|pod| is_alive(pod) && has_started(pod))
+            || (!pods.is_empty() && pods.iter().all(has_started));
         if runs {
             let message = format!("Job {name} is running");
             return Self { run: Some(run), ..Self::new(Phase::Running, reason::RUNNING, &message) };
@@ -195,8 +202,11 @@ fn count_attempts(run: &RunStatus, pods: &[&Pod]) -> RunStatus {
         return run.clone();
     }
     let attempts = run.attempts.unwrap_or(0) + u32::try_from(new.len()).unwrap_or(u32::MAX);
-    let mut pod_uids = [run.pod_uids.clone(), new].concat();
-    pod_uids.drain(..pod_uids.len().saturating_sub(MAX_POD_UIDS));
+    // one that is still there must be remembered, or it would be counted again
+    let is_there = |uid: &String| pods.iter().any(|pod| pod.metadata.uid.as_ref() == Some(uid));
+    let (there, mut gone): (Vec<_>, Vec<_>) = [run.pod_uids.clone(), new].concat().into_iter().partition(is_there);
+    gone.drain(..gone.len().saturating_sub(MAX_POD_UIDS));
+    let pod_uids = [gone, there].concat();
     RunStatus { attempts: Some(attempts), pod_uids, ..run.clone() }
 }
 
@@ -211,22 +221,34 @@ fn failure(condition: &JobCondition, pods: &[&Pod]) -> String {
 /// What the containers of the last pod said at their end.
 fn last_word(pods: &[&Pod]) -> Option<String> {
     let last = pods.iter().max_by_key(|pod| pod.creation_timestamp().map(|time| time.0))?;
-    let words: Vec<String> = container_statuses(last).filter_map(|status| {
-        let ended = status.state.as_ref()?.terminated.as_ref()?;
-        let text = ended.message.as_deref().map(str::trim).filter(|text| !text.is_empty());
-        match (ended.exit_code, text) {
-            (0, None) => None,
-            (0, Some(text)) => Some(text.to_owned()),
-            (code, text) => Some(format!("container {} ended with exit code {code}{}", status.name, text.map(|text| format!(": {text}")).unwrap_or_default())),
-        }
-    }).collect();
+    let words: Vec<String> = container_statuses(last)
+        .filter_map(|status| {
+            let ended = status.state.as_ref()?.terminated.as_ref()?;
+            let text = ended.message.as_deref().map(str::trim).filter(|text| !text.is_empty());
+            match (ended.exit_code, text) {
+                (0, None) => None,
+                (0, Some(text)) => Some(text.to_owned()),
+                (code, text) => Some(format!(
+                    "container {} ended with exit code {code}{}",
+                    status.name,
+                    text.map(|text| format!(": {text}")).unwrap_or_default()
+                )),
+            }
+        })
+        .collect();
     (!words.is_empty()).then(|| words.join("; "))
 }
 
 /// Why a pod does not start, where it will not by itself.
 fn stuck(pod: &Pod) -> Option<(String, String)> {
-    const HOPELESS: [&str; 6] =
-        ["ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError", "CreateContainerError"];
+    const HOPELESS: [&str; 6] = [
+        "ErrImagePull",
+        "ImagePullBackOff",
+        "InvalidImageName",
+        "ErrImageNeverPull",
+        "CreateContainerConfigError",
+        "CreateContainerError",
+    ];
     let waiting = container_statuses(pod).find_map(|status| {
         let waiting = status.state.as_ref()?.waiting.as_ref()?;
         let reason = waiting.reason.clone().filter(|reason| HOPELESS.contains(&reason.as_str()))?;
@@ -236,9 +258,11 @@ fn stuck(pod: &Pod) -> Option<(String, String)> {
         Some((reason, message))
     });
     let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
-    let unscheduled = conditions.iter().find(|c| c.type_ == "PodScheduled" && c.reason.as_deref() == Some("Unschedulable"));
+    let unscheduled =
+        conditions.iter().find(|c| c.type_ == "PodScheduled" && c.reason.as_deref() == Some("Unschedulable"));
     waiting.or_else(|| {
-        unscheduled.map(|_| ("Unschedulable".to_owned(), format!("no node takes pod {}: see its events", pod.name_any())))
+        unscheduled
+            .map(|_| ("Unschedulable".to_owned(), format!("no node takes pod {}: see its events", pod.name_any())))
     })
 }
 
@@ -248,7 +272,7 @@ fn container_statuses(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
 }
 
 /// The status write and the events that follow it; nothing where the status says so already.
-pub(super) fn status_steps(observed: &Observed, standing: Standing) -> Vec<Step> {
+pub(super) fn status_steps(observed: &Observed, standing: &Standing) -> Vec<Step> {
     let old = observed.status();
     let mut new = next_status(observed, &old, standing);
     if new == old {
@@ -264,7 +288,7 @@ pub(super) fn status_steps(observed: &Observed, standing: Standing) -> Vec<Step>
     steps
 }
 
-fn next_status(observed: &Observed, old: &TaskRunStatus, standing: Standing) -> TaskRunStatus {
+fn next_status(observed: &Observed, old: &TaskRunStatus, standing: &Standing) -> TaskRunStatus {
     let version = observed.task_run.spec.context_version;
     let conditions = Conditions {
         reason: &standing.reason,
@@ -286,12 +310,12 @@ fn next_status(observed: &Observed, old: &TaskRunStatus, standing: Standing) -> 
         observed_generation: generation,
         start_time: run.and_then(|run| run.start_time.clone()),
         completion_time: run.and_then(|run| run.completion_time.clone()),
-        conditions: keep_reason(conditions.build(&old.conditions, generation, observed.now), old, &standing),
-        runs: next_runs(observed, old, &standing),
+        conditions: keep_reason(conditions.build(&old.conditions, generation, observed.now), old, standing),
+        runs: next_runs(observed, old, standing),
     }
 }
 
-/// An ended run's reason (DeadlineExceeded, …) was taken from its Job, which may be gone by now.
+/// An ended run's reason (`DeadlineExceeded`, …) was taken from its Job, which may be gone by now.
 fn keep_reason(mut conditions: Vec<Condition>, old: &TaskRunStatus, standing: &Standing) -> Vec<Condition> {
     let version = standing.run.as_ref().filter(|run| run.outcome.is_some()).map(|run| run.context_version);
     let was_ended = version.and_then(|version| old.run(version)).is_some_and(|run| run.outcome.is_some());
@@ -371,7 +395,7 @@ fn notices(old: &TaskRunStatus, new: &TaskRunStatus) -> Vec<Notice> {
         let was_over = old.run(run.context_version).is_none_or(|run| run.outcome.is_some());
         if run.outcome == Some(Outcome::Superseded) && !was_over {
             let note = format!("version {} was superseded by version {version}", run.context_version);
-            notices.push(Notice { warning: false, reason: "Superseded".to_owned(), note });
+            notices.push(Notice { warning: false, reason: "Superseded".to_owned(), note, job: run.job_name.clone() });
         }
     }
     let word = |status: &TaskRunStatus| {
@@ -382,8 +406,7 @@ fn notices(old: &TaskRunStatus, new: &TaskRunStatus) -> Vec<Notice> {
     if let Some((_, reason)) = word(new).filter(|_| word(new) != word(old)) {
         let stalled = new.conditions.iter().any(|c| c.type_ == "Stalled" && c.status == "True");
         let note = format!("version {version}: {message}");
-        notices.push(Notice { warning: stalled, reason, note });
+        notices.push(Notice { warning: stalled, reason, note, job: new.job_name.clone() });
     }
     notices
 }
-

@@ -1,7 +1,11 @@
 //! The run protocol, played in a small cluster in memory.
 
+mod deletion;
 mod laws;
+mod objects;
 mod operator;
+mod scenarios;
+mod standing;
 mod world;
 
 use super::*;
@@ -40,4 +44,21 @@ fn agent() -> Agent {
     }))
     .unwrap();
     Agent::new("coder", AgentSpec { job_template: template, context_mount_path: None, workspace: None })
+}
+
+/// All that there is, read at once.
+fn observed(world: &world::World) -> Observed {
+    let task_run = world.task_run.clone().unwrap();
+    let name = task_run.spec.run_id().to_string();
+    Observed {
+        job: world.jobs.get(&name).cloned(),
+        other_jobs: world.jobs.values().filter(|job| job.name_any() != name).cloned().collect(),
+        pods: world.pods.values().cloned().collect(),
+        config_map: world.config_maps.get(&name).map(|config_map| config_map.metadata.clone()),
+        agent: world.agent.clone(),
+        task_run,
+        refused: None,
+        names: TaskNames::ById,
+        now: world.now(),
+    }
 }

@@ -50,14 +50,11 @@ fn leaf_params(hosts: &[String], now: Timestamp) -> Result<CertificateParams, Er
 fn params(hosts: Vec<String>, name: &str, now: Timestamp) -> Result<CertificateParams, Error> {
     let mut params = CertificateParams::new(hosts)?;
     params.distinguished_name.push(DnType::CommonName, name);
-    params.not_before = date(now, -1.day());
-    params.not_after = date(now, 1.year());
+    let date = |span: Span| {
+        let date = now.to_zoned(TimeZone::UTC).date().saturating_add(span);
+        date_time_ymd(date.year().into(), date.month().unsigned_abs(), date.day().unsigned_abs())
+    };
+    params.not_before = date(-1.day());
+    params.not_after = date(1.year());
     Ok(params)
-}
-
-fn date(now: Timestamp, span: Span) -> time::OffsetDateTime {
-    let today = now.to_zoned(TimeZone::UTC).date();
-    let date = today.saturating_add(span);
-    let (month, day) = (date.month().unsigned_abs(), date.day().unsigned_abs());
-    date_time_ymd(date.year().into(), month, day)
 }

@@ -86,7 +86,8 @@ fn each_content_field_counts_and_nothing_else() {
     assert_eq!(version(&ns), 2, "env");
     ns.merge(TASK, &json!({"spec": {"agentName": "other"}})).ok();
     assert_eq!(version(&ns), 3, "agentName");
-    ns.merge(TASK, &json!({"spec": {"markdownFiles": markdown(&[("renamed.md", "do it"), ("prompt.md", "now")])}})).ok();
+    ns.merge(TASK, &json!({"spec": {"markdownFiles": markdown(&[("renamed.md", "do it"), ("prompt.md", "now")])}}))
+        .ok();
     assert_eq!(version(&ns), 4, "a name");
     for (what, patch) in [
         ("a label", json!({"metadata": {"labels": {"team": "a"}}})),
@@ -94,9 +95,15 @@ fn each_content_field_counts_and_nothing_else() {
         ("cancel", json!({"spec": {"cancel": true}})),
         ("limits", json!({"spec": {"historyLimit": 3, "contextUpdatePolicy": "AfterCompletion"}})),
         ("order", json!({"spec": {"markdownFiles": markdown(&[("prompt.md", "now"), ("renamed.md", "do it")])}})),
-        ("a request id", json!({"spec": {"markdownFiles": [
-            {"filename": "prompt.md", "content": "now", "requestId": "r"}, {"filename": "renamed.md", "content": "do it"}]}})),
-        ("order and a request id", json!({"spec": {"markdownFiles": markdown(&[("renamed.md", "do it"), ("prompt.md", "now")])}})),
+        (
+            "a request id",
+            json!({"spec": {"markdownFiles": [
+            {"filename": "prompt.md", "content": "now", "requestId": "r"}, {"filename": "renamed.md", "content": "do it"}]}}),
+        ),
+        (
+            "order and a request id",
+            json!({"spec": {"markdownFiles": markdown(&[("renamed.md", "do it"), ("prompt.md", "now")])}}),
+        ),
     ] {
         ns.merge(TASK, &patch).ok();
         assert_eq!(version(&ns), 4, "{what}");
@@ -186,15 +193,26 @@ fn two_managers_share_a_task_and_an_old_manifest_is_warned_of() {
     assert!(refused.contains("conflict") && refused.contains("notes"), "{refused}");
     let old = task_run(1, &[("task.md", "do it"), ("prompt.md", "now")]);
     let output = ns.kubectl_on(&["replace"], &old);
-    assert!(output.stderr.contains("removes files that others added: context-v2.md (added by notes)"), "{}", output.stderr);
+    assert!(
+        output.stderr.contains("removes files that others added: context-v2.md (added by notes)"),
+        "{}",
+        output.stderr
+    );
 }
 
 #[test]
 fn empty_means_empty() {
     let ns = Cluster::shared().namespace(&json!({}));
     for blank in [
-        "", "   ", "\t\n", "\u{a0}\u{2003}", "\u{200b}\u{200d}\u{feff}", "<!-- todo -->\n<!--\nmore\n-->",
-        "---\ntitle: x\n---\n", "[a]: https://example.test", "&nbsp;",
+        "",
+        "   ",
+        "\t\n",
+        "\u{a0}\u{2003}",
+        "\u{200b}\u{200d}\u{feff}",
+        "<!-- todo -->\n<!--\nmore\n-->",
+        "---\ntitle: x\n---\n",
+        "[a]: https://example.test",
+        "&nbsp;",
     ] {
         let refused = ns.create(&task_run(1, &[("ok.md", "text"), ("task.md", blank)])).refused();
         let says = "spec.markdownFiles[1].content: \"task.md\" is empty";
@@ -250,7 +268,10 @@ fn malformed_objects_are_refused_by_the_schema_with_the_field() {
     null_spec["spec"] = Value::Null;
     for (task, says) in [
         (with("markdownFiles", json!(123)), "spec.markdownFiles: Invalid value"),
-        (with("markdownFiles", json!([{"filename": 1, "content": "a"}])), "spec.markdownFiles[0].filename: Invalid value"),
+        (
+            with("markdownFiles", json!([{"filename": 1, "content": "a"}])),
+            "spec.markdownFiles[0].filename: Invalid value",
+        ),
         (with("markdownFiles", json!([{"filename": "a.txt", "content": "a"}])), "spec.markdownFiles[0].filename"),
         (with("markdownFiles", markdown(&[("a.md", "a"), ("a.md", "b")])), "spec.markdownFiles[1]: Duplicate value"),
         (with("contextVersion", json!("7")), "spec.contextVersion: Invalid value"),

@@ -36,7 +36,9 @@ fn without_the_webhook_only_new_context_waits() {
     ns.wait_phase("taskrun/task-3", 1, "Running");
 
     // gone for good: the schema still holds the versions, and the reconciler the markdown rules
-    cluster.kubectl(&["delete", "mutatingwebhookconfiguration,validatingwebhookconfiguration", "taskrun-operator"]).ok();
+    cluster
+        .kubectl(&["delete", "mutatingwebhookconfiguration,validatingwebhookconfiguration", "taskrun-operator"])
+        .ok();
     let refused = ns.create(&task_run(4, &[("task.md", "do it")])).refused();
     assert!(refused.contains("spec.contextVersion: Required value"), "{refused}");
     let mut task = task_run(4, &[("task.md", "<!-- todo -->")]);
@@ -47,7 +49,10 @@ fn without_the_webhook_only_new_context_waits() {
     assert!(message.contains("spec.markdownFiles[0].content: \"task.md\" is empty"), "{message}");
     assert_eq!(ns.find("job/svc-4-v1"), None);
     let change = |version: u64, text: &str| {
-        ns.merge("taskrun/task-4", &json!({"spec": {"contextVersion": version, "markdownFiles": markdown(&[("task.md", text)])}}))
+        ns.merge(
+            "taskrun/task-4",
+            &json!({"spec": {"contextVersion": version, "markdownFiles": markdown(&[("task.md", text)])}}),
+        )
     };
     for (version, text) in [(1, "other"), (3, "other"), (0, "other"), (3, "<!-- todo -->")] {
         let refused = change(version, text).refused();
@@ -63,7 +68,9 @@ fn without_the_webhook_only_new_context_waits() {
 fn an_object_that_breaks_newer_rules_can_be_changed_and_deleted() {
     let cluster = Cluster::start();
     cluster.install();
-    cluster.kubectl(&["delete", "mutatingwebhookconfiguration,validatingwebhookconfiguration", "taskrun-operator"]).ok();
+    cluster
+        .kubectl(&["delete", "mutatingwebhookconfiguration,validatingwebhookconfiguration", "taskrun-operator"])
+        .ok();
     let shipped = cluster.kubectl(&["get", "crd", "taskruns.orchestrator.io", "-o", "json"]).ok();
     let mut lax: Value = serde_json::from_str(&shipped).expect("JSON");
     lax["spec"]["versions"][0]["schema"]["openAPIV3Schema"] =
@@ -88,7 +95,9 @@ fn an_object_that_breaks_newer_rules_can_be_changed_and_deleted() {
     malformed["spec"]["contextVersion"] = json!(1);
     ns.create(&malformed).ok();
 
-    cluster.kubectl(&["apply", "--server-side", "--force-conflicts", "-k", concat!(env!("CARGO_MANIFEST_DIR"), "/deploy")]).ok();
+    cluster
+        .kubectl(&["apply", "--server-side", "--force-conflicts", "-k", concat!(env!("CARGO_MANIFEST_DIR"), "/deploy")])
+        .ok();
     let operator = Operator::start(&cluster, &[]);
     // one that cannot be read stops nobody else
     ns.create(&task_run(3, &[("task.md", "do it")])).ok();

@@ -1,18 +1,19 @@
 //! The operator killed at random moments, again and again: nothing runs twice, nothing runs beside
 //! another run of its task, and everything settles.
 
-use crate::support::{ApiWrite, Cluster, Operator, PATIENCE, markdown, task_run};
-use futures::{StreamExt, TryStreamExt};
+use crate::support::{ApiWrite, Cluster, Namespace, Operator, PATIENCE, markdown, task_run};
+use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
-use kube::{Api, ResourceExt};
+use kube::api::{DynamicObject, ListParams};
 use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, ResourceExt};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 const TASKS: u32 = 50;
-const KILLS: u32 = 50;
+const KILLS: u32 = TASKS;
 
 /// What an independent watcher of pods saw.
 #[derive(Default)]
@@ -52,95 +53,120 @@ impl Seen {
         self.jobs.entry(owner.name).or_default().insert(owner.uid.clone());
         self.pods.entry(owner.uid).or_default().insert(uid);
     }
+
+    /// Watches until the task is aborted.
+    async fn watch(seen: Arc<Mutex<Self>>, pods: Api<Pod>) {
+        let events = watcher(pods, watcher::Config::default()).default_backoff();
+        let note = |event| {
+            // a broken watch begins anew with a list
+            if let Ok(event) = event {
+                seen.lock().expect("no panic").note(&event);
+            }
+            std::future::ready(())
+        };
+        events.for_each(note).await;
+    }
+
+    fn judge(&self) {
+        assert_eq!(self.violations, Vec::<String>::new());
+        for (job, uids) in &self.jobs {
+            assert_eq!(uids.len(), 1, "pods of {job} come from one Job");
+        }
+        for (job, pods) in &self.pods {
+            assert_eq!(pods.len(), 1, "Job {job} had one pod");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_runs_twice_though_the_operator_is_killed_fifty_times() {
     let seed = fastrand::u64(..);
     println!("seed {seed}");
-    let mut random = fastrand::Rng::with_seed(seed);
     let cluster = Cluster::start();
     cluster.install();
-    let mut operator = Operator::start(&cluster, &[]);
+    let operator = Operator::start(&cluster, &[]);
     let ns = cluster.namespace(&json!({"kwok.test/run-for": "3s", "kwok.test/stop-after": "2s"}));
     let seen = Arc::new(Mutex::new(Seen::default()));
     let pods: Api<Pod> = Api::namespaced(cluster.client().await, &ns.name);
-    let noted = seen.clone();
-    let watching = tokio::spawn(async move {
-        let events = watcher(pods, watcher::Config::default()).default_backoff().boxed();
-        let _ = events.try_for_each(|event| { noted.lock().expect("no panic").note(&event); std::future::ready(Ok(())) }).await;
-    });
+    let watching = tokio::spawn(Seen::watch(seen.clone(), pods));
 
-    // tasks come, get more context and are killed over at all stages of their starts
-    let (mut created, mut edited) = (0, 0);
-    let mut versions: BTreeMap<u32, u64> = BTreeMap::new();
-    for kill in 0..KILLS {
+    let (operator, versions) = submit_and_kill(&ns, operator, fastrand::Rng::with_seed(seed)).await;
+    wait_settled(&ns, &versions).await;
+    watching.abort();
+    let seen = seen.lock().expect("no panic");
+    seen.judge();
+    let released = count(&cluster, |write| write.verb == "patch" && write.code == 200);
+    assert!(released.values().all(|n| *n == 1), "released once: {released:?}");
+    let created = count(&cluster, |write| write.verb == "create" && write.code == 201);
+    assert!(created.values().all(|n| *n == 1), "made once: {created:?}");
+    assert!(seen.jobs.len() >= TASKS as usize && seen.jobs.keys().all(|job| released.contains_key(job)));
+    settled_tasks_cost_nothing_after_a_restart(&cluster, &ns, operator);
+}
+
+/// Tasks come, half of them get more context, and the operator is killed over all of it. Returns the
+/// operator and the version that each task has in the end.
+async fn submit_and_kill(
+    ns: &Namespace<'_>,
+    mut operator: Operator,
+    mut random: fastrand::Rng,
+) -> (Operator, BTreeMap<u64, u64>) {
+    let mut versions = BTreeMap::new();
+    for kill in 1..=KILLS {
         operator.wait_ready();
-        while created < TASKS && created <= kill {
-            created += 1;
-            ns.create(&task_run(created, &[("task.md", "do it")])).ok();
-            versions.insert(created, 1);
-        }
-        // every other task gets new context some kills after its start
-        if kill % 2 == 1 && kill > 3 {
-            edited = kill - 2;
+        ns.create(&task_run(kill, &[("task.md", "do it")])).ok();
+        versions.insert(u64::from(kill), 1);
+        if kill > 3 && kill % 2 == 0 {
             let files = json!({"spec": {"markdownFiles": markdown(&[("task.md", "do it"), ("more.md", "more")])}});
-            ns.merge(&format!("taskrun/task-{edited}"), &files).ok();
-            versions.insert(edited, 2);
+            ns.merge(&format!("taskrun/task-{}", kill - 3), &files).ok();
+            versions.insert(u64::from(kill - 3), 2);
         }
-        tokio::time::sleep(Duration::from_millis(random.u64(..150))).await;
+        tokio::time::sleep(Duration::from_millis(random.u64(..250))).await;
         operator.kill();
         operator = operator.restart(&[]);
     }
     operator.wait_ready();
-    assert!(created == TASKS && edited > 0);
+    (operator, versions)
+}
 
-    let api = ns.task_runs().await;
-    let started = Instant::now();
+async fn wait_settled(ns: &Namespace<'_>, versions: &BTreeMap<u64, u64>) {
+    let (api, started) = (ns.task_runs().await, Instant::now());
     loop {
-        let tasks = api.list(&Default::default()).await.expect("a list");
-        let unsettled: Vec<String> = tasks.iter().filter(|task| task.data["status"]["phase"] != "Succeeded").map(|task| format!("{}: {}", task.name_any(), task.data["status"]["message"])).collect();
-        if unsettled.is_empty() && tasks.items.len() == TASKS as usize {
-            for task in tasks {
-                let id = u32::try_from(task.data["spec"]["taskId"].as_u64().expect("an id")).expect("an id");
-                assert_eq!(task.data["status"]["contextVersion"], versions[&id]);
-            }
-            break;
+        let tasks = api.list(&ListParams::default()).await.expect("a list").items;
+        let is_settled = |task: &&DynamicObject| {
+            let version = task.data["spec"]["taskId"].as_u64().and_then(|id| versions.get(&id));
+            task.data["status"]["phase"] == "Succeeded"
+                && task.data["status"]["contextVersion"].as_u64().as_ref() == version
+        };
+        if tasks.len() == versions.len() && tasks.iter().all(|task| is_settled(&task)) {
+            return;
         }
-        assert!(started.elapsed() < PATIENCE, "not settled: {unsettled:?}");
+        let others = tasks.iter().filter(|task| !is_settled(task));
+        let others: Vec<String> =
+            others.map(|task| format!("{}: {}", task.name_any(), task.data["status"]["message"])).collect();
+        assert!(started.elapsed() < PATIENCE, "not settled: {others:?}");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
-    watching.abort();
+}
 
-    let seen = seen.lock().expect("no panic");
-    assert_eq!(seen.violations, Vec::<String>::new());
-    for (job, uids) in &seen.jobs {
-        assert_eq!(uids.len(), 1, "pods of {job} come from one Job");
+/// The operator's writes of each Job.
+fn count(cluster: &Cluster, is: impl Fn(&ApiWrite) -> bool) -> BTreeMap<String, u32> {
+    let mut counts = BTreeMap::new();
+    for write in cluster.operator_writes().iter().filter(|write| write.resource == "jobs" && is(write)) {
+        *counts.entry(write.name.clone()).or_default() += 1;
     }
-    for (job, pods) in &seen.pods {
-        assert_eq!(pods.len(), 1, "Job {job} had one pod");
-    }
-    let writes = cluster.operator_writes();
-    let count = |is: &dyn Fn(&ApiWrite) -> bool| {
-        let mut counts: BTreeMap<String, u32> = BTreeMap::new();
-        for write in writes.iter().filter(|write| write.resource == "jobs" && is(write)) {
-            *counts.entry(write.name.clone()).or_default() += 1;
-        }
-        counts
-    };
-    let released = count(&|write| write.verb == "patch" && write.code == 200);
-    assert!(released.len() >= TASKS as usize && released.values().all(|n| *n == 1), "released once: {released:?}");
-    let made = count(&|write| write.verb == "create" && write.code == 201);
-    assert!(made.values().all(|n| *n == 1), "made once: {made:?}");
+    counts
+}
 
-    // settled for good: another restart writes nothing
+fn settled_tasks_cost_nothing_after_a_restart(cluster: &Cluster, ns: &Namespace<'_>, operator: Operator) {
     let before = cluster.operator_writes().len();
     let operator = operator.restart(&[]);
     operator.wait_ready();
     ns.kubectl(&["annotate", "taskrun", "--all", "note=a"]).ok();
-    ns.create(&task_run(TASKS + 1, &[("task.md", "do it")])).ok();
-    ns.wait_phase(&format!("taskrun/task-{}", TASKS + 1), 1, "Succeeded");
-    let after: Vec<ApiWrite> = cluster.operator_writes().split_off(before);
-    let of_settled: Vec<&ApiWrite> = after.iter().filter(|w| w.namespace == ns.name && !w.name.contains(&(TASKS + 1).to_string())).collect();
+    let (id, name) = (TASKS + 1, format!("taskrun/task-{}", TASKS + 1));
+    ns.create(&task_run(id, &[("task.md", "do it")])).ok();
+    ns.wait_phase(&name, 1, "Succeeded");
+    let after = cluster.operator_writes().split_off(before);
+    let is_settled = |write: &&ApiWrite| write.namespace == ns.name && !write.name.contains(&id.to_string());
+    let of_settled: Vec<&ApiWrite> = after.iter().filter(is_settled).collect();
     assert!(of_settled.is_empty(), "{of_settled:?}");
 }

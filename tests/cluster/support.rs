@@ -28,12 +28,14 @@ impl Cluster {
     /// The one that tests share, with the operator on it.
     pub fn shared() -> &'static Self {
         static SHARED: OnceLock<(Cluster, Operator)> = OnceLock::new();
-        &SHARED.get_or_init(|| {
-            let cluster = Self::start();
-            cluster.install();
-            let operator = Operator::start(&cluster, &[]);
-            (cluster, operator)
-        }).0
+        &SHARED
+            .get_or_init(|| {
+                let cluster = Self::start();
+                cluster.install();
+                let operator = Operator::start(&cluster, &[]);
+                (cluster, operator)
+            })
+            .0
     }
 
     /// An empty one.
@@ -106,7 +108,8 @@ impl Cluster {
     /// A client as admin.
     pub async fn client(&self) -> Client {
         let kubeconfig = Kubeconfig::read_from(&self.kubeconfig).expect("a kubeconfig");
-        let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.expect("usable");
+        let mut config =
+            Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.expect("usable");
         config.default_retry = false;
         let _ = rustls::crypto::ring::default_provider().install_default();
         Client::try_from(config).expect("a client")
@@ -125,7 +128,10 @@ impl Cluster {
     /// Writes of the operator that the API server carried out, in order, but for Events.
     pub fn operator_writes(&self) -> Vec<ApiWrite> {
         let log = std::fs::read_to_string(self.folder.join("audit.log")).expect("an audit log");
-        log.lines().filter_map(|line| serde_json::from_str(line).ok()).filter_map(|entry| ApiWrite::of(&entry)).collect()
+        log.lines()
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .filter_map(|entry| ApiWrite::of(&entry))
+            .collect()
     }
 }
 

@@ -55,7 +55,11 @@ async fn write(api: Api<DynamicObject>, writer: usize) -> Vec<(u64, usize)> {
         let started = Instant::now();
         for attempt in 1.. {
             let text = format!("edit {edit}");
-            let written = if writer % 8 == 0 { patch(&api, writer, &text).await } else { replace(&api, writer, &text).await };
+            let written = if writer.is_multiple_of(8) {
+                patch(&api, writer, &text).await
+            } else {
+                replace(&api, writer, &text).await
+            };
             match written {
                 Ok(stored) => {
                     results.push((version(&stored), attempt));
@@ -65,7 +69,7 @@ async fn write(api: Api<DynamicObject>, writer: usize) -> Vec<(u64, usize)> {
                     let most = 20_u64 << attempt.min(8);
                     tokio::time::sleep(Duration::from_millis(fastrand::u64(..most))).await;
                 }
-                Err(error) => panic!("{error}"),
+                Err(error) => unreachable!("{error}"),
             }
         }
     }

@@ -73,11 +73,7 @@ fn content(object: &Value) -> (Value, BTreeMap<String, Value>, BTreeMap<String, 
         entries.map(|entry| (entry[key].to_string(), entry[value].clone())).collect()
     };
     let spec = &object["spec"];
-    (
-        spec["agentName"].clone(),
-        map(&spec["markdownFiles"], "filename", "content"),
-        map(&spec["env"], "name", "value"),
-    )
+    (spec["agentName"].clone(), map(&spec["markdownFiles"], "filename", "content"), map(&spec["env"], "name", "value"))
 }
 
 /// The object without what mutating admission owns: all the rest must survive untouched.
@@ -152,7 +148,18 @@ proptest! {
 
 fn odd() -> impl Strategy<Value = Value> {
     let deep = (0..200).fold(json!(1), |inner, _| json!([inner]));
-    let odd = [json!(null), json!(1), json!(-1.5), json!(1e300), json!(u64::MAX), json!("x"), json!([]), json!({}), json!([null]), deep];
+    let odd = [
+        json!(null),
+        json!(1),
+        json!(-1.5),
+        json!(1e300),
+        json!(u64::MAX),
+        json!("x"),
+        json!([]),
+        json!({}),
+        json!([null]),
+        deep,
+    ];
     prop::sample::select(odd.to_vec())
 }
 
@@ -160,8 +167,12 @@ fn collect(path: &str, value: &Value, found: &mut Vec<String>) {
     found.push(path.to_owned());
     let token = |key: &str| key.replace('~', "~0").replace('/', "~1");
     match value {
-        Value::Object(map) => map.iter().for_each(|(key, value)| collect(&format!("{path}/{}", token(key)), value, found)),
-        Value::Array(list) => list.iter().enumerate().for_each(|(i, value)| collect(&format!("{path}/{i}"), value, found)),
+        Value::Object(map) => {
+            map.iter().for_each(|(key, value)| collect(&format!("{path}/{}", token(key)), value, found));
+        }
+        Value::Array(list) => {
+            list.iter().enumerate().for_each(|(i, value)| collect(&format!("{path}/{i}"), value, found));
+        }
         _ => {}
     }
 }

@@ -162,11 +162,16 @@ fn what_was_bad_before_and_did_not_change_is_not_judged() {
 #[test]
 fn contents_that_fit_no_config_map_are_refused_by_how_much() {
     let half = MAX_CONTENT_BYTES / 2;
-    let sized = |more: usize| files(json!([file("a.md", &"a".repeat(half)), file("b.md", &"é".repeat((half + more) / 2))]));
+    let sized =
+        |more: usize| files(json!([file("a.md", &"a".repeat(half + more)), file("b.md", &"é".repeat(half / 2))]));
     assert!(validate(&sized(0), None).allowed);
     let answer = validate(&sized(6), None);
     assert_eq!(answer.fields(), ["spec.markdownFiles"]);
-    assert!(answer.message().contains(&format!("{} bytes, 6 more than", MAX_CONTENT_BYTES + 6)), "{}", answer.message());
+    assert!(
+        answer.message().contains(&format!("{} bytes, 6 more than", MAX_CONTENT_BYTES + 6)),
+        "{}",
+        answer.message()
+    );
     // nothing of it changed: one may still write metadata
     assert!(validate(&sized(6), Some(&sized(6))).allowed);
 }
@@ -176,7 +181,11 @@ fn an_object_too_large_as_json_is_refused_by_how_much() {
     let new = files(json!([file("a.md", &"\"".repeat(800_000))]));
     let bytes = new.to_string().len();
     let answer = validate(&new, None);
-    assert!(answer.message().contains(&format!("{bytes} bytes as JSON, {} more", bytes - MAX_OBJECT_BYTES)), "{}", answer.message());
+    assert!(
+        answer.message().contains(&format!("{bytes} bytes as JSON, {} more", bytes - MAX_OBJECT_BYTES)),
+        "{}",
+        answer.message()
+    );
 }
 
 #[test]
@@ -197,12 +206,17 @@ fn markdown_is_never_repeated() {
     let typed = with(stored(1), "/spec/markdownFiles/0/content", json!([SECRET]));
     let numbered = with(stored(1), "/spec/taskId", json!(SECRET));
     for new in [bad, huge, typed, numbered] {
-        for (webhook, old) in [(Webhook::Mutate, None), (Webhook::Validate, None), (Webhook::Validate, Some(&stored(1)))] {
+        for (webhook, old) in
+            [(Webhook::Mutate, None), (Webhook::Validate, None), (Webhook::Validate, Some(&stored(1)))]
+        {
             let answer = Answer::of(webhook, &request(&new, old), TaskNames::ById);
             let said = format!("{} {:?}", answer.status, answer.warnings);
             assert!(!said.contains(SECRET), "{said}");
         }
     }
-    let torn = String::from_utf8(request(&stored(1), None)).unwrap().replace("\"UPDATE\"", SECRET).replace("\"CREATE\"", SECRET);
+    let torn = String::from_utf8(request(&stored(1), None))
+        .unwrap()
+        .replace("\"UPDATE\"", SECRET)
+        .replace("\"CREATE\"", SECRET);
     assert!(review(Webhook::Validate, torn.as_bytes(), TaskNames::ById).body.is_none());
 }

@@ -1,8 +1,8 @@
 //! The schema and the functions say the same of names: whoever writes past the webhook meets the schema.
 
 use crate::crd::{
-    MAX_ENV, MAX_FILENAME, MAX_FILES, MAX_SERVICE_NAME, custom_resource_definitions, is_env_name, is_filename, is_label,
-    is_subdomain,
+    MAX_ENV, MAX_FILENAME, MAX_FILES, MAX_SERVICE_NAME, custom_resource_definitions, is_env_name, is_filename,
+    is_label, is_subdomain,
 };
 use proptest::prelude::*;
 use serde_json::Value;
@@ -91,13 +91,16 @@ impl Pattern {
 
 /// Names near the edge of what is legal.
 fn name() -> impl Strategy<Value = String> {
-    let letters = prop::sample::select(vec!["a", "z", "A", "Z", "0", "9", "-", "_", ".", ".md", "md", "/", " ", "\n", "é", "["]);
+    let letters =
+        prop::sample::select(vec!["a", "z", "A", "Z", "0", "9", "-", "_", ".", ".md", "md", "/", " ", "\n", "é", "["]);
     prop::collection::vec(letters, 0..7).prop_map(|parts| parts.concat())
 }
 
+type Rule = fn(&str) -> bool;
+
 #[test]
 fn patterns_and_functions_agree() {
-    let rules: [(&str, fn(&str) -> bool); 4] = [
+    let rules: [(&str, Rule); 4] = [
         ("markdownFiles/items/properties/filename", is_filename),
         ("serviceName", is_label),
         ("agentName", is_subdomain),

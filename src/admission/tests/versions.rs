@@ -18,14 +18,17 @@ fn updated(new: &Value) -> (Value, bool) {
 
 #[test]
 fn content_that_changed_takes_exactly_the_next_version() {
-    for (written, warned) in [(Value::Null, false), (json!(3), false), (json!(4), false), (json!(7), true), (json!(1), true)] {
+    for (written, warned) in
+        [(Value::Null, false), (json!(3), false), (json!(4), false), (json!(7), true), (json!(1), true)]
+    {
         assert_eq!(updated(&version(content("# Do more"), written.clone())), (json!(4), warned), "{written}");
     }
 }
 
 #[test]
 fn unchanged_content_keeps_its_version_unless_the_next_is_written() {
-    let cases = [(Value::Null, 3, false), (json!(3), 3, false), (json!(4), 4, false), (json!(5), 3, true), (json!(2), 3, true)];
+    let cases =
+        [(Value::Null, 3, false), (json!(3), 3, false), (json!(4), 4, false), (json!(5), 3, true), (json!(2), 3, true)];
     for (written, expected, warned) in cases {
         assert_eq!(updated(&version(stored(3), written.clone())), (json!(expected), warned), "{written}");
     }
@@ -49,7 +52,10 @@ fn only_content_moves_the_version() {
     ];
     let kept = [
         ("files in another order", files(json!([more, task]))),
-        ("variables in another order", with(stored(3), "/spec/env", json!([env("MODEL", "large"), env("BRANCH", "main")]))),
+        (
+            "variables in another order",
+            with(stored(3), "/spec/env", json!([env("MODEL", "large"), env("BRANCH", "main")])),
+        ),
         ("requestId", with(stored(3), "/spec/markdownFiles/0/requestId", json!("r-1"))),
         ("suspend", with(stored(3), "/spec/suspend", json!(true))),
         ("cancel", with(stored(3), "/spec/cancel", json!(true))),
@@ -127,7 +133,9 @@ fn a_stored_object_that_cannot_be_read_gets_no_version_but_is_judged() {
 
 #[test]
 fn the_user_who_moves_the_version_is_named_and_nobody_else_can_be() {
-    let by = |new: &Value, old: Option<&Value>| patched(new, &mutate(new, old))["metadata"]["annotations"][CHANGED_BY].clone();
+    let by = |new: &Value, old: Option<&Value>| {
+        patched(new, &mutate(new, old))["metadata"]["annotations"][CHANGED_BY].clone()
+    };
     let forged = |object: Value| with(object, "/metadata/annotations", json!({CHANGED_BY: "eve", "other": "kept"}));
     let without = |object: Value| with(object, "/metadata/annotations", Value::Null);
 
@@ -169,7 +177,10 @@ fn owned_by(manager: &str) -> Value {
 fn removing_a_file_that_another_manager_added_is_warned_of() {
     let removed = with(stored(3), "/spec/markdownFiles", json!([{"filename": "task.md", "content": "# Do it"}]));
     let warnings = |old: &Value| mutate(&removed, Some(old)).warnings;
-    assert_eq!(warnings(&owned_by("pm-api")), ["this change removes files that others added: more.md (added by pm-api)"]);
+    assert_eq!(
+        warnings(&owned_by("pm-api")),
+        ["this change removes files that others added: more.md (added by pm-api)"]
+    );
     assert_eq!(warnings(&owned_by(MANAGER)), Vec::<String>::new());
     assert_eq!(warnings(&stored(3)), Vec::<String>::new());
     assert_eq!(mutate(&content("# Do more"), Some(&owned_by("pm-api"))).warnings, Vec::<String>::new());

@@ -3,6 +3,7 @@
 
 use super::super::*;
 use super::world::World;
+use crate::crd::{Phase, TaskRunStatus};
 use std::collections::{BTreeMap, VecDeque};
 
 /// Where it stands.
@@ -44,7 +45,9 @@ impl Operator {
     /// One read or one write.
     pub fn act(&mut self, world: &mut World) {
         self.doing = match std::mem::take(&mut self.doing) {
-            Doing::Nothing => world.task_run.clone().map_or(Doing::Nothing, |found| Doing::ReadTaskRun(Box::new(found))),
+            Doing::Nothing => {
+                world.task_run.clone().map_or(Doing::Nothing, |found| Doing::ReadTaskRun(Box::new(found)))
+            }
             Doing::ReadTaskRun(task_run) => {
                 let name = task_run.spec.run_id().to_string();
                 let config_map = world.config_maps.get(&name).map(|config_map| config_map.metadata.clone());
@@ -88,7 +91,8 @@ impl Operator {
             let mut owners = job.owner_references().iter();
             job.name_any() != present && owners.any(|owner| Some(&owner.uid) == task_run.metadata.uid.as_ref())
         };
-        let mut jobs = if task_run.metadata.deletion_timestamp.is_some() { world.jobs.clone() } else { self.jobs.clone() };
+        let mut jobs =
+            if task_run.metadata.deletion_timestamp.is_some() { world.jobs.clone() } else { self.jobs.clone() };
         let runs = task_run.status.iter().flat_map(|status| &status.runs).filter(|run| run.outcome.is_none());
         for name in runs.filter_map(|run| run.job_name.as_ref()) {
             jobs.remove(name);
@@ -133,4 +137,48 @@ pub fn settle(operator: &mut Operator, world: &mut World) {
         }
     }
     panic!("no end: {:?}, {:?}", world.task_run, operator.plans.iter().rev().take(3).collect::<Vec<_>>());
+}
+
+/// A short word for each step.
+pub fn words(steps: &[Step]) -> Vec<String> {
+    let word = |step: &Step| match step {
+        Step::PatchFinalizers(_) => "finalizers".to_owned(),
+        Step::CreateConfigMap(config_map) => format!("create configmap {}", config_map.name_any()),
+        Step::CreateClaim(claim) => format!("create claim {}", claim.name_any()),
+        Step::CreateJob(job) => format!("create job {}", job.name_any()),
+        Step::DeleteJob { name, .. } => format!("delete job {name}"),
+        Step::PatchJob { name, patch } => format!("patch job {name} suspend={}", patch["spec"]["suspend"]),
+        Step::ReleasePod { .. } => "release pod".to_owned(),
+        Step::PatchStatus(_) => "status".to_owned(),
+        Step::Publish(notice) => format!("event {}", notice.reason),
+    };
+    steps.iter().map(word).collect()
+}
+
+/// The TaskRun's status, empty where there is none.
+pub fn status(world: &World) -> TaskRunStatus {
+    world.task_run.as_ref().unwrap().status.clone().unwrap_or_default()
+}
+
+/// One reconcile: the steps of its one plan, and what is to follow.
+pub fn reconcile(operator: &mut Operator, world: &mut World) -> (Vec<String>, Next) {
+    operator.reconcile(world);
+    (words(operator.plans.last().unwrap()), operator.next.unwrap())
+}
+
+/// The name of the one pod that there is.
+pub fn only_pod(world: &World) -> String {
+    assert_eq!(world.pods.len(), 1);
+    world.pods.keys().next().unwrap().clone()
+}
+
+/// A world in which version 1 runs.
+pub fn running() -> (Operator, World) {
+    let (mut operator, mut world) = (Operator::default(), World::new());
+    (0..3).for_each(|_| operator.reconcile(&mut world));
+    world.sync_job("auth-7-v1");
+    world.start_pod(&only_pod(&world));
+    operator.reconcile(&mut world);
+    assert_eq!(status(&world).phase, Some(Phase::Running));
+    (operator, world)
 }

@@ -118,7 +118,10 @@ impl World {
             Step::DeleteJob { name, uid } => match self.jobs.get(name) {
                 None => Ok(()),
                 Some(job) if job.metadata.uid.as_ref() != Some(uid) => Err("another uid".into()),
-                Some(_) => Ok(self.delete_job(name, Cascade::Foreground)),
+                Some(_) => {
+                    self.delete_job(name, Cascade::Foreground);
+                    Ok(())
+                }
             },
             Step::PatchJob { name, patch } => self.patch_job(name, patch),
             Step::ReleasePod { name, patch } => {
@@ -281,7 +284,8 @@ impl World {
         let beside = self.pods.values().find(|other| is_running(other) && run_of(other) != run);
         assert!(beside.is_none(), "law 2: {run:?} started beside {:?}", beside.map(ResourceExt::name_any));
         assert!(self.recorded.contains(&job), "{run:?} started before it was recorded");
-        let is_orphan = job_uid(&pod).is_none_or(|uid| self.jobs.values().all(|job| job.metadata.uid.as_deref() != Some(uid)));
+        let is_orphan =
+            job_uid(&pod).is_none_or(|uid| self.jobs.values().all(|job| job.metadata.uid.as_deref() != Some(uid)));
         let cancelled = self.outcomes.get(&run) == Some(&Outcome::Cancelled);
         assert!(!cancelled || is_orphan, "{run:?} started after it was cancelled");
         let (of, count) = self.started.entry(run.clone()).or_insert((job.clone(), 0));
@@ -314,11 +318,14 @@ impl World {
         self.jobs.retain(|_, job| has_owner(&job.metadata, &task_run));
         self.serial += i64::from(self.jobs.len() + self.config_maps.len() < count);
         let jobs: Vec<_> = self.jobs.values().map(|job| job.metadata.uid.clone()).collect();
-        let lost = self.pods.values().filter(|pod| {
-            !has_owner(&pod.metadata, &jobs) && pod.metadata.deletion_timestamp.is_none()
-        });
+        let lost = self
+            .pods
+            .values()
+            .filter(|pod| !has_owner(&pod.metadata, &jobs) && pod.metadata.deletion_timestamp.is_none());
         let lost: Vec<String> = lost.map(ResourceExt::name_any).collect();
-        lost.iter().for_each(|name| self.delete_pod(name));
+        for name in lost {
+            self.delete_pod(&name);
+        }
     }
 
     /// Finished Jobs reach their TTL.

@@ -1,0 +1,35 @@
+.DEFAULT_GOAL := help
+.PHONY: help demo dev test check deny generate
+CARGO_DENY_VERSION := 0.20.2
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: ## watch the operator work, on a control plane of its own (under a minute; the first time also builds it)
+	@examples/demo.sh
+
+dev: ## the same, left running for kubectl until Ctrl-C
+	@examples/demo.sh --keep
+
+test: ## all tests, those against a real control plane too
+	@tests/control-plane/build.sh >/dev/null
+	cargo test --locked
+
+check: ## formatting, lints, documentation; duplicates, licences, sources and advisories of dependencies
+	cargo fmt --check
+	cargo clippy --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items --locked
+	@$(MAKE) --no-print-directory deny
+
+# The database of advisories comes from the network: without it there is nothing to compare with.
+deny:
+	@cargo deny --version >/dev/null 2>&1 || { \
+	echo "installing cargo-deny $(CARGO_DENY_VERSION): takes some minutes, once"; \
+	cargo install cargo-deny --locked --version $(CARGO_DENY_VERSION); }
+	cargo deny --locked check bans licenses sources
+	@if GIT_TERMINAL_PROMPT=0 timeout --foreground -k 5 60 cargo deny --log-level off fetch db; \
+	then echo cargo deny check advisories; cargo deny --locked --offline check advisories; \
+	else echo "the advisory database cannot be reached: advisories are not checked"; fi
+
+generate: ## write crds/ anew from the Rust types
+	cargo run --locked --bin taskrun-operator -- crds --output crds
