@@ -340,7 +340,7 @@ impl Observed {
             let message = format!("{kind} \"{name}\" exists and is not this TaskRun's: delete or rename it");
             Standing::stalled(reason::NAME_CONFLICT, &message)
         };
-        self.stand(standing, Next::After(RECHECK))
+        self.stand(&standing, Next::After(RECHECK))
     }
 
     /// The status that says where the version stands, if it does not already.
