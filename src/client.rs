@@ -3,7 +3,7 @@
 //! It knows names, verbs and field managers, and holds no rule. Requests are never replayed here: a
 //! write whose answer was lost is settled by observing again (kube's own retry would repeat a POST).
 
-use crate::crd::{MANAGED_BY, TaskRun, reason};
+use crate::crd::{MANAGED_BY, TaskNames, TaskRun, reason};
 use crate::plan::{Notice, Step, task_selector};
 use k8s_openapi::api::admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration};
 use k8s_openapi::api::batch::v1::Job;
@@ -12,7 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::{ByteString, NamespaceResourceScope};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
-use kube::{Api, Client, Config, Resource};
+use kube::{Api, Client, Config, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -114,6 +114,27 @@ impl ApiServer {
         let selector = task_selector(&task_run.spec.run_id());
         let api = self.api(task_run.metadata.namespace.as_deref());
         Ok(bounded(api.list(&ListParams::default().labels(&selector))).await?.items)
+    }
+
+    /// Names, in bounded pages, the first TaskRun whose labels say that it should be called otherwise.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn find_misnamed(&self, namespace: Option<&str>, names: TaskNames) -> Result<Option<String>, Error> {
+        let (api, mut page) = (self.api::<TaskRun>(namespace), ListParams::default().limit(500));
+        loop {
+            let list = bounded(api.list_metadata(&page)).await?;
+            let misnamed = list.items.iter().find(|task_run| {
+                let service = task_run.labels().get("service-name");
+                let task_id = task_run.labels().get("task-id").and_then(|id| id.parse().ok());
+                service.zip(task_id).is_some_and(|(service, id)| names.task_run(service, id) != task_run.name_any())
+            });
+            match (misnamed, list.metadata.continue_.filter(|token| !token.is_empty())) {
+                (Some(task_run), _) => return Ok(Some(task_run.name_any())),
+                (None, Some(token)) => page = page.continue_token(&token),
+                (None, None) => return Ok(None),
+            }
+        }
     }
 
     /// Carries out one step for this TaskRun.

@@ -15,8 +15,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// How long to wait before the webhook configurations are looked for again.
-const REGISTER_RETRY: Duration = Duration::from_secs(2);
+/// How long to wait before what must be there at the start is looked for again.
+const RETRY: Duration = Duration::from_secs(2);
 
 /// Each option can be given as an environment variable, too.
 #[derive(Args)]
@@ -98,6 +98,10 @@ async fn serve(args: RunArgs) -> Result<(), Box<dyn Error>> {
     actix_web::rt::spawn(admin);
     let stop = stop_signal()?.shared();
 
+    tokio::select! {
+        checked = check_names(&api_server, &args) => checked?,
+        () = stop.clone() => return Ok(()),
+    }
     let settings = Settings { names, default_agent: args.default_agent.clone() };
     let controllers = args.watched().into_iter().map(|namespace| {
         let stop = stop.clone();
@@ -121,11 +125,33 @@ async fn serve(args: RunArgs) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+/// Refuses to run where TaskRuns are named otherwise: the name is what makes one object a task.
+async fn check_names(api_server: &ApiServer, args: &RunArgs) -> Result<(), Box<dyn Error>> {
+    for namespace in args.watched() {
+        let misnamed = loop {
+            match api_server.find_misnamed(namespace.as_deref(), args.task_names.into()).await {
+                Ok(misnamed) => break misnamed,
+                Err(error) => tracing::warn!(%error, "failed to list TaskRuns: are the CRDs applied?"),
+            }
+            tokio::time::sleep(RETRY).await;
+        };
+        if let Some(name) = misnamed {
+            let scheme = args.task_names.to_possible_value().map(|value| value.get_name().to_owned());
+            let scheme = scheme.unwrap_or_default();
+            return Err(format!(
+                "TaskRun \"{name}\" is not named by --task-names={scheme}: all of an installation are named alike"
+            )
+            .into());
+        }
+    }
+    Ok(())
+}
+
 /// Makes the webhook known; ready from then on.
 async fn register(api_server: ApiServer, ca: String, url: Option<String>, readiness: Readiness) {
     while let Err(error) = api_server.register_webhooks(&ca, url.as_deref()).await {
         tracing::warn!(%error, "failed to write the webhook configurations: is webhook-config/ applied?");
-        tokio::time::sleep(REGISTER_RETRY).await;
+        tokio::time::sleep(RETRY).await;
     }
     readiness.set(true);
     tracing::info!("ready");

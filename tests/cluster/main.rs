@@ -8,5 +8,6 @@ mod admission;
 mod outage;
 mod reconcile;
 mod restart;
+mod settings;
 mod support;
 mod writers;

@@ -315,12 +315,28 @@ pub struct Operator {
 impl Operator {
     /// Starts it under the shipped RBAC and waits until it is ready.
     pub fn start(cluster: &Cluster, args: &[&str]) -> Self {
+        let operator = Self::launch(cluster, args);
+        operator.wait_ready();
+        operator
+    }
+
+    /// Starts it under the shipped RBAC.
+    pub fn launch(cluster: &Cluster, args: &[&str]) -> Self {
         let (port, admin) = (free_port(), free_port());
         let kubeconfig = operator_kubeconfig(cluster);
         let log = cluster.folder.join(format!("operator-{port}.log"));
-        let operator = Self::spawn(port, admin, kubeconfig, log, args);
-        operator.wait_ready();
-        operator
+        Self::spawn(port, admin, kubeconfig, log, args)
+    }
+
+    /// Waits until it ends by itself, and returns its log.
+    pub fn wait_end(&self) -> String {
+        let (started, process) = (Instant::now(), PathBuf::from("/proc").join(&self.pid).join("cmdline"));
+        // a process that has ended and was not waited for has an empty command line
+        while std::fs::read(&process).is_ok_and(|line| !line.is_empty()) {
+            assert!(started.elapsed() < PATIENCE, "the operator does not end: {}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        self.log()
     }
 
     /// Starts it again after its end, at the same address.
