@@ -6,25 +6,31 @@
 //! acting on something newer. `now` is a value: nothing here reads a clock.
 
 mod job;
+mod liveness;
 mod status;
+mod step;
 #[cfg(test)]
 mod tests;
 
 pub use job::{build_claim, build_config_map, build_job, task_selector};
+pub use liveness::is_finished;
 pub use status::Notice;
+pub use step::{Next, Plan, Step};
 
 use crate::admission::{Subject, validate};
 use crate::crd::{
-    Agent, FINALIZER, Outcome, RELEASE_GATE, RunStatus, TASK_RUN_UID_LABEL, TaskNames, TaskRun, TaskRunStatus, reason,
+    Agent, FINALIZER, RELEASE_GATE, RunStatus, TASK_RUN_UID_LABEL, TaskNames, TaskRun, TaskRunStatus, reason,
 };
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
-use serde_json::{Value, json};
+use liveness::{has_ended, is_alive, job_uid};
+use serde_json::json;
 use status::{Standing, status_steps};
 use std::time::Duration;
+use step::{delete_job, patch_job, release_pod};
 
 /// How long a deletion waits for pods to end before it is let go with a Warning.
 pub const CLEANUP_DEADLINE: SignedDuration = SignedDuration::from_mins(10);
@@ -54,65 +60,6 @@ pub struct Observed {
     pub names: TaskNames,
     /// The time.
     pub now: Timestamp,
-}
-
-/// One write.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Step {
-    /// Merge patch of the TaskRun's finalizers, under its resourceVersion.
-    PatchFinalizers(Value),
-    /// Creates the version's ConfigMap.
-    CreateConfigMap(Box<ConfigMap>),
-    /// Creates the task's workspace, if it is not there.
-    CreateClaim(Box<PersistentVolumeClaim>),
-    /// Creates the version's Job: suspended and gated, so it starts nothing.
-    CreateJob(Box<Job>),
-    /// Deletes this Job and its pods, the pods first.
-    DeleteJob {
-        /// Its name.
-        name: String,
-        /// Its uid, a precondition.
-        uid: String,
-    },
-    /// Lets the Job start (its gate lifted and unsuspended), suspends it or ends it with its Job kept:
-    /// merge patch under uid and resourceVersion.
-    PatchJob {
-        /// Its name.
-        name: String,
-        /// The merge patch.
-        patch: Value,
-    },
-    /// Lifts the gate of a pod whose Job somebody else unsuspended: merge patch under its uid.
-    ReleasePod {
-        /// Its name.
-        name: String,
-        /// The merge patch.
-        patch: Value,
-    },
-    /// Merge patch of the status, under the TaskRun's resourceVersion.
-    PatchStatus(Value),
-    /// Tells people; follows the status that it speaks of.
-    Publish(Notice),
-}
-
-/// When to look again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Next {
-    /// At once: the protocol goes on.
-    Again,
-    /// After this time, if nothing happens before.
-    After(Duration),
-    /// When something happens.
-    Wait,
-}
-
-/// What to do, in order; a failing step ends it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Plan {
-    /// The writes.
-    pub steps: Vec<Step>,
-    /// What follows them.
-    pub next: Next,
 }
 
 /// Decides the next writes. No steps and [`Next::Wait`] mean that the object is settled.
@@ -370,74 +317,4 @@ impl Observed {
         let version = &self.task_run.metadata.resource_version;
         Step::PatchFinalizers(json!({"metadata": {"resourceVersion": version, "finalizers": finalizers}}))
     }
-}
-
-impl Plan {
-    fn of(steps: Vec<Step>, next: Next) -> Self {
-        Self { steps, next }
-    }
-
-    /// The plan with these steps before its own.
-    fn after(mut self, steps: Vec<Step>) -> Self {
-        self.steps.splice(0..0, steps);
-        self
-    }
-
-    /// Whether there is nothing to write and nothing to wait for.
-    #[must_use]
-    pub fn is_settled(&self) -> bool {
-        self.steps.is_empty() && self.next == Next::Wait
-    }
-}
-
-/// Whether the Job has ended for good and all its pods with it.
-fn is_finished(job: &Job) -> bool {
-    outcome(job).is_some()
-}
-
-/// How the Job ended, with the condition that says so: never by counting failed pods.
-fn outcome(job: &Job) -> Option<(Outcome, &k8s_openapi::api::batch::v1::JobCondition)> {
-    let conditions = job.status.as_ref()?.conditions.as_deref()?;
-    let is_true = |type_: &str| conditions.iter().find(|c| c.type_ == type_ && c.status == "True");
-    let complete = is_true("Complete").map(|c| (Outcome::Succeeded, c));
-    complete.or_else(|| is_true("Failed").map(|c| (Outcome::Failed, c)))
-}
-
-/// Whether the pod's containers may run, now or later. One behind our gate cannot, unless it is released.
-fn is_alive(pod: &Pod) -> bool {
-    !has_ended(pod) && !is_gated(pod)
-}
-
-fn has_ended(pod: &Pod) -> bool {
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    matches!(phase, Some("Succeeded" | "Failed"))
-}
-
-fn is_gated(pod: &Pod) -> bool {
-    let gates = pod.spec.as_ref().and_then(|spec| spec.scheduling_gates.as_deref());
-    gates.is_some_and(|gates| gates.iter().any(|gate| gate.name == RELEASE_GATE))
-}
-
-/// The uid of the Job that owns the pod; none where it was orphaned.
-fn job_uid(pod: &Pod) -> Option<&str> {
-    let owner = pod.owner_references().iter().find(|owner| owner.kind == "Job");
-    owner.map(|owner| owner.uid.as_str())
-}
-
-fn patch_job(job: &Job, spec: &Value) -> Step {
-    let metadata = json!({"uid": job.metadata.uid, "resourceVersion": job.metadata.resource_version});
-    Step::PatchJob { name: job.name_any(), patch: json!({"metadata": metadata, "spec": spec}) }
-}
-
-fn delete_job(job: &Job) -> Option<Step> {
-    let uid = job.metadata.uid.clone()?;
-    let is_going = job.metadata.deletion_timestamp.is_some();
-    (!is_going).then(|| Step::DeleteJob { name: job.name_any(), uid })
-}
-
-fn release_pod(pod: &Pod) -> Option<Step> {
-    let gates = pod.spec.as_ref()?.scheduling_gates.as_ref().filter(|_| is_gated(pod))?;
-    let others: Vec<_> = gates.iter().filter(|gate| gate.name != RELEASE_GATE).collect();
-    let patch = json!({"metadata": {"uid": pod.metadata.uid}, "spec": {"schedulingGates": others}});
-    Some(Step::ReleasePod { name: pod.name_any(), patch })
 }

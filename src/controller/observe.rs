@@ -4,7 +4,7 @@ use super::Context;
 use super::cache::now;
 use crate::client::Error;
 use crate::crd::{Agent, TaskRun};
-use crate::plan::Observed;
+use crate::plan::{Observed, is_finished};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
@@ -61,10 +61,7 @@ async fn other_jobs(ctx: &Context, task_run: &TaskRun) -> Result<Vec<Job>, Error
 
 /// Pods of the task: live where it is decided whether a run may start or how it ended.
 async fn pods(ctx: &Context, task_run: &TaskRun, job: Option<&Job>, is_recorded: bool) -> Result<Vec<Pod>, Error> {
-    let has_ended = job.is_some_and(|job| {
-        let conditions = job.status.iter().flat_map(|status| status.conditions.iter().flatten());
-        conditions.into_iter().any(|c| c.status == "True" && (c.type_ == "Complete" || c.type_ == "Failed"))
-    });
+    let has_ended = job.is_some_and(is_finished);
     let decides = (!is_recorded && job.is_some()) || has_ended || task_run.metadata.deletion_timestamp.is_some();
     match decides {
         true => ctx.api_server.list_of_task(task_run).await,

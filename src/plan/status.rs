@@ -3,7 +3,8 @@
 //! One write per plan, none where nothing changed; events come from the difference between the old
 //! and the new status, so that a transition is told once.
 
-use super::{Observed, Step, is_alive, job_uid, outcome};
+use super::liveness::{is_alive, job_uid, outcome};
+use super::{Observed, Step};
 use crate::crd::{CHANGED_BY, Conditions, Outcome, Phase, RunStatus, TaskRunStatus, reason};
 use k8s_openapi::api::batch::v1::{Job, JobCondition};
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};

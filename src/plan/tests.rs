@@ -8,9 +8,11 @@ mod scenarios;
 mod standing;
 mod world;
 
+use super::liveness::is_gated;
 use super::*;
-use crate::crd::{AgentSpec, MarkdownFile, Phase, TaskRunSpec};
+use crate::crd::{AgentSpec, MarkdownFile, Outcome, Phase, TaskRunSpec};
 use k8s_openapi::api::batch::v1::JobTemplateSpec;
+use serde_json::Value;
 
 /// A TaskRun as admission leaves it.
 fn task_run() -> TaskRun {

@@ -1,12 +1,14 @@
 //! A cluster in memory: what the API server, the Job controller, the kubelet and the garbage collector
 //! do with the steps of a plan. It holds the laws of the run protocol whenever a pod starts.
 
+use super::super::liveness::is_gated;
 use super::super::*;
-use crate::crd::{MANAGED_BY, TASK_RUN_LABEL};
+use crate::crd::{MANAGED_BY, Outcome, TASK_RUN_LABEL};
 use k8s_openapi::api::batch::v1::{JobCondition, JobStatus};
-use k8s_openapi::api::core::v1::PodStatus;
+use k8s_openapi::api::core::v1::{ConfigMap, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// A run: uid of its TaskRun and its version.

@@ -1,0 +1,41 @@
+//! Which Jobs have ended, and which pods may run.
+
+use crate::crd::{Outcome, RELEASE_GATE};
+use k8s_openapi::api::batch::v1::{Job, JobCondition};
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+
+/// Whether the Job has ended for good and all its pods with it.
+#[must_use]
+pub fn is_finished(job: &Job) -> bool {
+    outcome(job).is_some()
+}
+
+/// How the Job ended, with the condition that says so: never by counting failed pods.
+pub(super) fn outcome(job: &Job) -> Option<(Outcome, &JobCondition)> {
+    let conditions = job.status.as_ref()?.conditions.as_deref()?;
+    let is_true = |type_: &str| conditions.iter().find(|c| c.type_ == type_ && c.status == "True");
+    let complete = is_true("Complete").map(|c| (Outcome::Succeeded, c));
+    complete.or_else(|| is_true("Failed").map(|c| (Outcome::Failed, c)))
+}
+
+/// Whether the pod's containers may run, now or later. One behind our gate cannot, unless it is released.
+pub(super) fn is_alive(pod: &Pod) -> bool {
+    !has_ended(pod) && !is_gated(pod)
+}
+
+pub(super) fn has_ended(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed"))
+}
+
+pub(super) fn is_gated(pod: &Pod) -> bool {
+    let gates = pod.spec.as_ref().and_then(|spec| spec.scheduling_gates.as_deref());
+    gates.is_some_and(|gates| gates.iter().any(|gate| gate.name == RELEASE_GATE))
+}
+
+/// The uid of the Job that owns the pod; none where it was orphaned.
+pub(super) fn job_uid(pod: &Pod) -> Option<&str> {
+    let owner = pod.owner_references().iter().find(|owner| owner.kind == "Job");
+    owner.map(|owner| owner.uid.as_str())
+}

@@ -1,0 +1,108 @@
+//! What a plan is made of, and the steps that are built from an object.
+
+use super::Notice;
+use super::liveness::is_gated;
+use crate::crd::RELEASE_GATE;
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod};
+use kube::ResourceExt;
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// One write.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// Merge patch of the TaskRun's finalizers, under its resourceVersion.
+    PatchFinalizers(Value),
+    /// Creates the version's ConfigMap.
+    CreateConfigMap(Box<ConfigMap>),
+    /// Creates the task's workspace, if it is not there.
+    CreateClaim(Box<PersistentVolumeClaim>),
+    /// Creates the version's Job: suspended and gated, so it starts nothing.
+    CreateJob(Box<Job>),
+    /// Deletes this Job and its pods, the pods first.
+    DeleteJob {
+        /// Its name.
+        name: String,
+        /// Its uid, a precondition.
+        uid: String,
+    },
+    /// Lets the Job start (its gate lifted and unsuspended), suspends it or ends it with its Job kept:
+    /// merge patch under uid and resourceVersion.
+    PatchJob {
+        /// Its name.
+        name: String,
+        /// The merge patch.
+        patch: Value,
+    },
+    /// Lifts the gate of a pod whose Job somebody else unsuspended: merge patch under its uid.
+    ReleasePod {
+        /// Its name.
+        name: String,
+        /// The merge patch.
+        patch: Value,
+    },
+    /// Merge patch of the status, under the TaskRun's resourceVersion.
+    PatchStatus(Value),
+    /// Tells people; follows the status that it speaks of.
+    Publish(Notice),
+}
+
+/// When to look again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// At once: the protocol goes on.
+    Again,
+    /// After this time, if nothing happens before.
+    After(Duration),
+    /// When something happens.
+    Wait,
+}
+
+/// What to do, in order; a failing step ends it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// The writes.
+    pub steps: Vec<Step>,
+    /// What follows them.
+    pub next: Next,
+}
+
+impl Plan {
+    pub(super) fn of(steps: Vec<Step>, next: Next) -> Self {
+        Self { steps, next }
+    }
+
+    /// The plan with these steps before its own.
+    pub(super) fn after(mut self, steps: Vec<Step>) -> Self {
+        self.steps.splice(0..0, steps);
+        self
+    }
+
+    /// Whether there is nothing to write and nothing to wait for.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.steps.is_empty() && self.next == Next::Wait
+    }
+}
+
+/// Under the Job's uid and resourceVersion.
+pub(super) fn patch_job(job: &Job, spec: &Value) -> Step {
+    let metadata = json!({"uid": job.metadata.uid, "resourceVersion": job.metadata.resource_version});
+    Step::PatchJob { name: job.name_any(), patch: json!({"metadata": metadata, "spec": spec}) }
+}
+
+/// Nothing where it is being deleted already.
+pub(super) fn delete_job(job: &Job) -> Option<Step> {
+    let uid = job.metadata.uid.clone()?;
+    let is_going = job.metadata.deletion_timestamp.is_some();
+    (!is_going).then(|| Step::DeleteJob { name: job.name_any(), uid })
+}
+
+/// Nothing where the pod has not our gate.
+pub(super) fn release_pod(pod: &Pod) -> Option<Step> {
+    let gates = pod.spec.as_ref()?.scheduling_gates.as_ref().filter(|_| is_gated(pod))?;
+    let others: Vec<_> = gates.iter().filter(|gate| gate.name != RELEASE_GATE).collect();
+    let patch = json!({"metadata": {"uid": pod.metadata.uid}, "spec": {"schedulingGates": others}});
+    Some(Step::ReleasePod { name: pod.name_any(), patch })
+}
