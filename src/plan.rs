@@ -7,6 +7,8 @@
 
 mod job;
 mod liveness;
+mod pods;
+mod standing;
 mod status;
 mod step;
 #[cfg(test)]
@@ -28,7 +30,8 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use liveness::{has_ended, is_alive, job_uid};
 use serde_json::json;
-use status::{Standing, status_steps};
+use standing::Standing;
+use status::status_steps;
 use std::time::Duration;
 use step::{delete_job, patch_job, release_pod};
 
