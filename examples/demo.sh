@@ -103,7 +103,7 @@ start_operator() {
   local port=$((20000 + RANDOM % 6000 * 2))
   local options="--webhook-addr 127.0.0.1:$port --webhook-url https://127.0.0.1:$port --admin-addr 127.0.0.1:$((port + 1))"
   # shellcheck disable=SC2086 # options has no blanks but those between options
-  env -i KUBECONFIG="$work/operator.kubeconfig" RUST_LOG="${RUST_LOG:-info}" \
+  env -i KUBECONFIG="$work/operator.kubeconfig" ${RUST_LOG:+RUST_LOG="$RUST_LOG"} \
     "$executable" run $options --shutdown-delay 0 >"$work/operator.log" 2>&1 8>&- &
   operator=$!
   command_line="taskrun-operator run $options --shutdown-delay 0"

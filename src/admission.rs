@@ -38,6 +38,9 @@ pub struct Subject<'a> {
     /// `spec`: an object without one is malformed.
     #[serde(borrow, deserialize_with = "from_map")]
     pub spec: Spec<'a>,
+    /// `status`: in a creation only a copy of a stored object has one.
+    #[serde(borrow, default)]
+    pub status: Option<&'a RawValue>,
 }
 
 /// What admission reads of `metadata`.
@@ -179,6 +182,7 @@ impl<'a> From<&'a TaskRun> for Subject<'a> {
         let env = |e: &'a crate::crd::EnvVar| Env { name: Cow::Borrowed(&e.name), value: Cow::Borrowed(&e.value) };
         Self {
             metadata: Metadata { name: task_run.metadata.name.clone(), ..Metadata::default() },
+            status: None,
             spec: Spec {
                 task_id: Some(spec.task_id.into()),
                 service_name: Some(spec.service_name.clone()),

@@ -4,13 +4,14 @@
 //! write whose answer was lost is settled by observing again (kube's own retry would repeat a POST).
 
 use crate::crd::{MANAGED_BY, TaskNames, TaskRun, reason};
-use crate::plan::{Notice, Step, task_selector};
+use crate::plan::{Notice, Step};
 use k8s_openapi::api::admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference, PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::{ByteString, NamespaceResourceScope};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::core::Status;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Api, Client, Config, Resource, ResourceExt};
 use serde::Serialize;
@@ -47,8 +48,11 @@ pub enum Error {
     #[error("no answer from the API server within {} s", CALL_TIMEOUT.as_secs())]
     Timeout,
     /// Anything else.
-    #[error("failed to call the API server: {0}")]
+    #[error("failed to call the API server: {}", brief(.0))]
     Call(#[from] kube::Error),
+    /// Nobody said where the API server is.
+    #[error("found no API server: set KUBECONFIG, or run in a pod with a service account")]
+    NoConfiguration,
 }
 
 /// The API server.
@@ -64,7 +68,7 @@ impl ApiServer {
     /// # Errors
     /// If there is no usable configuration.
     pub async fn connect() -> Result<Self, Error> {
-        let mut config = Config::infer().await.map_err(kube::Error::InferConfig)?;
+        let mut config = Config::infer().await.map_err(|_| Error::NoConfiguration)?;
         config.default_retry = false;
         let client = Client::try_from(config)?;
         let reporter = Reporter { controller: MANAGED_BY.to_owned(), instance: None };
@@ -103,20 +107,19 @@ impl ApiServer {
         Ok(bounded(api.get_metadata_opt(name)).await?.map(|found| found.metadata))
     }
 
-    /// All pods or Jobs of a task as they are now, whoever owns them.
+    /// All objects with these labels as they are now.
     ///
     /// # Errors
     /// See [`Error`].
-    pub async fn list_of_task<K>(&self, task_run: &TaskRun) -> Result<Vec<K>, Error>
+    pub async fn list<K>(&self, namespace: &str, selector: &str) -> Result<Vec<K>, Error>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
     {
-        let selector = task_selector(&task_run.spec.run_id());
-        let api = self.api(task_run.metadata.namespace.as_deref());
-        Ok(bounded(api.list(&ListParams::default().labels(&selector))).await?.items)
+        let api = self.api(Some(namespace));
+        Ok(bounded(api.list(&ListParams::default().labels(selector))).await?.items)
     }
 
-    /// Names, in bounded pages, the first TaskRun whose labels say that it should be called otherwise.
+    /// The first TaskRun, in bounded pages, that is named by the other scheme.
     ///
     /// # Errors
     /// See [`Error`].
@@ -124,15 +127,10 @@ impl ApiServer {
         let (api, mut page) = (self.api::<TaskRun>(namespace), ListParams::default().limit(500));
         loop {
             let list = bounded(api.list_metadata(&page)).await?;
-            let misnamed = list.items.iter().find(|task_run| {
-                let service = task_run.labels().get("service-name");
-                let task_id = task_run.labels().get("task-id").and_then(|id| id.parse().ok());
-                service.zip(task_id).is_some_and(|(service, id)| names.task_run(service, id) != task_run.name_any())
-            });
-            match (misnamed, list.metadata.continue_.filter(|token| !token.is_empty())) {
-                (Some(task_run), _) => return Ok(Some(task_run.name_any())),
-                (None, Some(token)) => page = page.continue_token(&token),
-                (None, None) => return Ok(None),
+            let misnamed = list.items.iter().map(ResourceExt::name_any).find(|name| names.is_of_the_other(name));
+            match list.metadata.continue_.filter(|token| misnamed.is_none() && !token.is_empty()) {
+                Some(token) => page = page.continue_token(&token),
+                None => return Ok(misnamed),
             }
         }
     }
@@ -150,9 +148,14 @@ impl ApiServer {
             Step::CreateConfigMap(config_map) => self.create(namespace, &**config_map).await,
             Step::CreateClaim(claim) => self.create_claim(namespace, claim).await,
             Step::CreateJob(job) => self.create(namespace, &**job).await,
-            Step::DeleteJob { name, uid } => self.delete_job(namespace, name, uid).await,
+            Step::DeleteJob { name, uid, resource_version } => {
+                self.delete::<Job>(namespace, name, uid, resource_version.as_ref()).await
+            }
             Step::PatchJob { name, patch } => self.patch::<Job>(namespace, name, patch).await,
             Step::ReleasePod { name, patch } => self.patch::<Pod>(namespace, name, patch).await,
+            Step::DeletePod { name, uid, resource_version } => {
+                self.delete::<Pod>(namespace, name, uid, resource_version.as_ref()).await
+            }
             Step::PatchStatus(patch) => self.patch_status(namespace, name, patch).await,
             Step::Publish(notice) => self.publish(task_run, notice).await,
         }
@@ -165,10 +168,10 @@ impl ApiServer {
         let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
         match bounded(self.api::<K>(Some(namespace)).create(&params, object)).await {
             Ok(_) => Ok(()),
-            Err(Error::Call(kube::Error::Api(status))) if [400, 403, 422].contains(&status.code) => {
-                let reason = if status.code == 403 { reason::FORBIDDEN } else { reason::INVALID_AGENT };
-                Err(Error::Refused { reason, message: status.message.clone() })
-            }
+            Err(Error::Call(kube::Error::Api(status))) => match refusal(&status) {
+                Some(reason) => Err(Error::Refused { reason, message: status.message.clone() }),
+                None => Err(kube::Error::Api(status).into()),
+            },
             Err(error) => Err(error),
         }
     }
@@ -180,10 +183,13 @@ impl ApiServer {
         }
     }
 
-    async fn delete_job(&self, namespace: &str, name: &str, uid: &str) -> Result<(), Error> {
-        let preconditions = Preconditions { uid: Some(uid.to_owned()), resource_version: None };
+    async fn delete<K>(&self, namespace: &str, name: &str, uid: &str, version: Option<&String>) -> Result<(), Error>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
+    {
+        let preconditions = Preconditions { uid: Some(uid.to_owned()), resource_version: version.cloned() };
         let params = DeleteParams::foreground().preconditions(preconditions);
-        match bounded(self.api::<Job>(Some(namespace)).delete(name, &params)).await {
+        match bounded(self.api::<K>(Some(namespace)).delete(name, &params)).await {
             Err(Error::Call(kube::Error::Api(status))) if status.code == 404 => Ok(()),
             other => other.map(|_| ()),
         }
@@ -219,6 +225,13 @@ impl ApiServer {
             }),
         };
         let regarding: ObjectReference = task_run.object_ref(&());
+        tracing::info!(
+            task_run = task_run.metadata.name,
+            namespace = task_run.metadata.namespace,
+            job = notice.job,
+            reason = notice.reason,
+            "task run"
+        );
         if let Err(error) = bounded(self.recorder.publish(&event, &regarding)).await {
             tracing::warn!(%error, reason = notice.reason, "failed to publish an event");
         }
@@ -226,29 +239,41 @@ impl ApiServer {
     }
 
     /// Writes into both webhook configurations whom to trust and, where the operator runs outside the
-    /// cluster, where to find it (`url`, without a path).
+    /// cluster, where to find it (`url`, without a path); nothing where they say so. Returns whether it
+    /// wrote.
     ///
     /// # Errors
     /// See [`Error`].
-    pub async fn register_webhooks(&self, ca_bundle: &str, url: Option<&str>) -> Result<(), Error> {
-        let client_config = |path: &str| match url {
-            Some(url) => json!({
-                "caBundle": ByteString(ca_bundle.as_bytes().to_vec()),
-                "url": format!("{}{path}", url.trim_end_matches('/')), "service": null,
-            }),
-            None => json!({ "caBundle": ByteString(ca_bundle.as_bytes().to_vec()) }),
-        };
-        let patch = |verb: &str| {
-            let name = format!("{verb}.taskruns.orchestrator.io");
-            json!({"webhooks": [{"name": name, "clientConfig": client_config(&format!("/{verb}"))}]})
-        };
-        let params = PatchParams { field_manager: Some(WEBHOOK_FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-        let mutating: Api<MutatingWebhookConfiguration> = Api::all(self.client.clone());
-        bounded(mutating.patch(WEBHOOK_CONFIGURATION, &params, &Patch::Strategic(patch("mutate")))).await?;
-        let validating: Api<ValidatingWebhookConfiguration> = Api::all(self.client.clone());
-        bounded(validating.patch(WEBHOOK_CONFIGURATION, &params, &Patch::Strategic(patch("validate")))).await?;
-        Ok(())
+    pub async fn register_webhooks(&self, ca_bundle: &str, url: Option<&str>) -> Result<bool, Error> {
+        let ca_bundle = ByteString(ca_bundle.as_bytes().to_vec());
+        let client = || self.client.clone();
+        let mutating = register::<MutatingWebhookConfiguration>(Api::all(client()), "mutate", &ca_bundle, url).await?;
+        let validating =
+            register::<ValidatingWebhookConfiguration>(Api::all(client()), "validate", &ca_bundle, url).await?;
+        Ok(mutating || validating)
     }
+}
+
+/// Makes a webhook configuration name us, by a strategic merge patch: webhooks are merged by name.
+async fn register<K>(api: Api<K>, verb: &str, ca_bundle: &ByteString, url: Option<&str>) -> Result<bool, Error>
+where
+    K: Resource<DynamicType = ()> + Clone + Serialize + DeserializeOwned + Debug,
+{
+    let stored = serde_json::to_value(bounded(api.get(WEBHOOK_CONFIGURATION)).await?).unwrap_or_default();
+    let stored = &stored["webhooks"][0]["clientConfig"];
+    let mut wanted = json!({ "caBundle": ca_bundle });
+    if let Some(url) = url {
+        wanted["url"] = json!(format!("{}/{verb}", url.trim_end_matches('/')));
+        wanted["service"] = Value::Null;
+    }
+    let is_so = |(field, value): (&String, &Value)| stored.get(field).unwrap_or(&Value::Null) == value;
+    if wanted.as_object().is_some_and(|wanted| wanted.iter().all(is_so)) {
+        return Ok(false);
+    }
+    let patch = json!({"webhooks": [{"name": format!("{verb}.taskruns.orchestrator.io"), "clientConfig": wanted}]});
+    let params = PatchParams { field_manager: Some(WEBHOOK_FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+    bounded(api.patch(WEBHOOK_CONFIGURATION, &params, &Patch::Strategic(patch))).await?;
+    Ok(true)
 }
 
 fn manager() -> PatchParams {
@@ -261,6 +286,29 @@ async fn bounded<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Resul
         Err(_) => Err(Error::Timeout),
         Ok(Err(kube::Error::Api(status))) if status.code == 409 => Err(Error::Conflict(status.message.clone())),
         Ok(result) => Ok(result?),
+    }
+}
+
+/// What people need to know of it: not the whole answer, nor each layer's name.
+fn brief(error: &kube::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    match error {
+        kube::Error::Api(status) => format!("{} ({})", status.message, status.code),
+        _ => cause.to_string(),
+    }
+}
+
+/// Why the API server does not take an object, where asking again would not help.
+fn refusal(status: &Status) -> Option<&'static str> {
+    match status.code {
+        400 | 422 => Some(reason::INVALID_AGENT),
+        403 => Some(reason::FORBIDDEN),
+        413 => Some(reason::TOO_LARGE),
+        500 if status.message.contains("request is too large") => Some(reason::TOO_LARGE),
+        _ => None,
     }
 }
 

@@ -7,14 +7,15 @@ mod cache;
 mod observe;
 
 use crate::client::{ApiServer, Error};
-use crate::crd::{Agent, MANAGED_BY, TaskNames, TaskRun};
+use crate::crd::{TASK_LABEL, TaskNames, TaskRun};
 use crate::metrics::Metrics;
 use crate::plan::{Next, Plan, plan};
-use cache::{Caches, Guarded};
+use cache::{Caches, Guarded, GuardedAgent};
 use futures::StreamExt;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
-use kube::runtime::controller::{Action, Config, Controller};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::runtime::controller::{self, Action, Config, Controller};
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::{WatchStreamExt, watcher};
 use std::collections::HashMap;
@@ -62,7 +63,7 @@ pub async fn run(
     let namespace = namespace.as_deref();
     let (caches, writers) = Caches::new();
     let watch = watcher::Config::default().page_size(PAGE_SIZE).timeout(WATCH_SECONDS);
-    let ours = watch.clone().labels(&format!("app.kubernetes.io/managed-by={MANAGED_BY}"));
+    let ours = watch.clone().labels(TASK_LABEL);
     let task_runs = watcher(api_server.api::<Guarded>(namespace), watch.clone())
         .default_backoff()
         .modify(cache::prune_task_run)
@@ -76,8 +77,10 @@ pub async fn run(
     let pods = watcher(api_server.api::<Pod>(namespace), ours).default_backoff().modify(cache::prune_pod);
     let index = caches.pods.clone();
     let pods = pods.inspect(move |event| index.apply(event)).touched_objects();
-    let agents =
-        watcher(api_server.api::<Agent>(namespace), watch).default_backoff().reflect(writers.agents).touched_objects();
+    let agents = watcher(api_server.api::<GuardedAgent>(namespace), watch)
+        .default_backoff()
+        .reflect(writers.agents)
+        .touched_objects();
     let waiting = caches.clone();
     let default_agent = settings.default_agent.clone();
     let context = Context { api_server, caches: caches.clone(), settings, metrics, failures: Mutex::default() };
@@ -85,10 +88,16 @@ pub async fn run(
         .with_config(Config::default().concurrency(CONCURRENCY))
         .owns_stream(jobs)
         .watches_stream(pods, |pod: Pod| cache::task_run_of(&pod))
-        .watches_stream(agents, move |agent: Agent| waiting.waiting_for(&agent, default_agent.as_deref()))
+        .watches_stream(agents, move |agent: GuardedAgent| waiting.waiting_for(&agent, default_agent.as_deref()))
         .graceful_shutdown_on(shutdown)
         .run(reconcile, error_policy, Arc::new(context))
-        .for_each(|_| std::future::ready(()))
+        .for_each(|result| {
+            // errors of reconciles were told by error_policy; what is left is a watch that cannot be kept
+            if let Err(controller::Error::QueueError(error)) = result {
+                tracing::warn!(%error, "failed to watch");
+            }
+            std::future::ready(())
+        })
         .await;
 }
 
@@ -96,15 +105,7 @@ async fn reconcile(task_run: Arc<Guarded>, ctx: Arc<Context>) -> Result<Action, 
     let started = Instant::now();
     let result = match &task_run.0 {
         Ok(cached) => reconcile_task_run(cached, &ctx).await,
-        // only an edit can mend it; the others go on
-        Err(invalid) => {
-            tracing::warn!(
-                task_run = invalid.metadata.name,
-                namespace = invalid.metadata.namespace,
-                "cannot be read: its spec does not fit the schema"
-            );
-            Ok(Action::await_change())
-        }
+        Err(invalid) => reconcile_unreadable(&invalid.metadata, &ctx).await,
     };
     ctx.metrics.reconciled(result.is_ok(), started.elapsed());
     if result.is_ok() {
@@ -114,8 +115,8 @@ async fn reconcile(task_run: Arc<Guarded>, ctx: Arc<Context>) -> Result<Action, 
 }
 
 async fn reconcile_task_run(cached: &TaskRun, ctx: &Context) -> Result<Action, Error> {
-    if ctx.caches.is_settled(cached, ctx.settings.names).await {
-        return Ok(Action::await_change());
+    if let Some(next) = ctx.caches.look(cached, ctx.settings.names).await {
+        return Ok(next.into());
     }
     let mut refused = None;
     for _ in 0..MAX_ROUNDS {
@@ -133,6 +134,20 @@ async fn reconcile_task_run(cached: &TaskRun, ctx: &Context) -> Result<Action, E
         }
     }
     Err(Error::Conflict(format!("no end after {MAX_ROUNDS} rounds")))
+}
+
+/// An object that does not fit our types: only an edit can mend it, and the others go on. It can be
+/// deleted all the same, for which its metadata is enough.
+async fn reconcile_unreadable(metadata: &ObjectMeta, ctx: &Context) -> Result<Action, Error> {
+    if metadata.deletion_timestamp.is_none() {
+        let (name, namespace) = (&metadata.name, &metadata.namespace);
+        tracing::warn!(task_run = name, namespace, "cannot be read: its spec or status does not fit the schema");
+        return Ok(Action::await_change());
+    }
+    let observed = observe::observe_unreadable(ctx, metadata).await?;
+    let plan = plan(&observed);
+    execute(ctx, &observed.task_run, &plan).await?;
+    Ok(plan.next.into())
 }
 
 /// Carries the plan out, in order. No choices are left.

@@ -22,7 +22,7 @@ use serde_json::Value;
 
 /// API group of both kinds, and prefix of our annotations, gate and finalizer.
 pub const GROUP: &str = "orchestrator.io";
-/// Value of `app.kubernetes.io/managed-by` on all we create; our Jobs and pods are watched by it.
+/// Value of `app.kubernetes.io/managed-by` on all we create.
 pub const MANAGED_BY: &str = "taskrun-operator";
 /// Finalizer on a `TaskRun`: its deletion waits until the operator has ended its pods.
 pub const FINALIZER: &str = "orchestrator.io/run-cleanup";
@@ -30,6 +30,9 @@ pub const FINALIZER: &str = "orchestrator.io/run-cleanup";
 pub const RELEASE_GATE: &str = "orchestrator.io/release";
 /// Annotation on a `TaskRun`: the user who caused its present `contextVersion`.
 pub const CHANGED_BY: &str = "orchestrator.io/context-changed-by";
+/// Label on all that belongs to a run: `{service}-{task}`, shared by all runs of the task. Our Jobs and
+/// pods are watched and listed by it.
+pub const TASK_LABEL: &str = "orchestrator.io/task";
 /// Label on Jobs and pods: the name of the `TaskRun` that they belong to.
 pub const TASK_RUN_LABEL: &str = "orchestrator.io/task-run";
 /// Label on Jobs and pods: the uid of the `TaskRun` that they belong to.

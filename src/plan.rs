@@ -28,12 +28,12 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
-use liveness::{has_ended, is_alive, job_uid};
+use liveness::{has_ended, is_alive, is_gated, is_known, job_uid};
 use serde_json::json;
 use standing::Standing;
 use status::status_steps;
 use std::time::Duration;
-use step::{delete_job, patch_job, release_pod};
+use step::{delete_job, delete_job_as_seen, delete_pod, patch_job, release_pod};
 
 /// How long a deletion waits for pods to end before it is let go with a Warning.
 pub const CLEANUP_DEADLINE: SignedDuration = SignedDuration::from_mins(10);
@@ -41,6 +41,10 @@ pub const CLEANUP_DEADLINE: SignedDuration = SignedDuration::from_mins(10);
 const CONTROLLER_UID_LABEL: &str = "batch.kubernetes.io/controller-uid";
 /// How soon to look again where an event should wake us anyway.
 const RECHECK: Duration = Duration::from_secs(10);
+/// How soon to look at a run that goes on, should the event of its end be missed.
+const LOOK_AGAIN: Duration = Duration::from_mins(5);
+/// Most bytes of a Job as JSON: the API server takes 3 MB, etcd 1.5 MB.
+const MAX_JOB_BYTES: usize = 1024 * 1024;
 
 /// All that one decision may know.
 #[derive(Clone, Debug)]
@@ -55,8 +59,8 @@ pub struct Observed {
     pub pods: Vec<Pod>,
     /// The ConfigMap that has the present version's name, needed only while there is no Job.
     pub config_map: Option<ObjectMeta>,
-    /// The agent that `spec.agentName` names, or the default one.
-    pub agent: Option<Agent>,
+    /// The agent that `spec.agentName` names, or the default one; or why it cannot be read.
+    pub agent: Option<Result<Agent, String>>,
     /// The API server's refusal of the Job or ConfigMap that the last plan made: reason, message.
     pub refused: Option<(&'static str, String)>,
     /// How TaskRuns are named here.
@@ -95,7 +99,8 @@ impl Observed {
             return self.stand(&Standing::suspended(), Next::Wait).after(self.end_older());
         }
         if let Some((reason, message)) = &self.refused {
-            return self.stand(&Standing::stalled(reason, message), Next::After(RECHECK));
+            let message = format!("Agent \"{}\": {message}", spec.agent_name);
+            return self.stand(&Standing::stalled(reason, &message), Next::After(RECHECK));
         }
         let subject = Subject::from(&self.task_run);
         let violations = validate(&subject, None, self.names, 0);
@@ -107,22 +112,16 @@ impl Observed {
             None => self.create(),
             Some(job) if !self.is_ours(&job.metadata) => self.name_conflict("Job", &job.metadata),
             Some(job) if job.metadata.deletion_timestamp.is_some() => Plan::of(vec![], Next::After(RECHECK)),
+            Some(job) if !is_known(job) => Plan::of(self.end_older(), Next::After(RECHECK)),
             Some(job) => self.take_over(job),
         }
     }
 
     /// Protocol §§1 and 2: the ConfigMap and the Job, which cannot start yet.
     fn create(&self) -> Plan {
-        let Some(agent) = &self.agent else {
-            let message = format!(
-                "there is no Agent \"{}\" in this namespace: create it, or name another",
-                self.task_run.spec.agent_name
-            );
-            return self.stand(&Standing::stalled(reason::AGENT_NOT_FOUND, &message), Next::Wait);
-        };
-        let job = match build_job(&self.task_run, agent) {
-            Ok(job) => job,
-            Err(message) => return self.stand(&Standing::stalled(reason::INVALID_AGENT, &message), Next::Wait),
+        let (agent, job) = match self.agent_and_job() {
+            Ok(found) => found,
+            Err(standing) => return self.stand(&standing, Next::Wait),
         };
         let mut steps = vec![];
         if !self.task_run.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
@@ -140,12 +139,38 @@ impl Observed {
         Plan::of(steps, Next::Again)
     }
 
+    /// The Agent and the Job that it makes of the present version; or why there is none.
+    fn agent_and_job(&self) -> Result<(&Agent, Job), Box<Standing>> {
+        let name = &self.task_run.spec.agent_name;
+        let invalid = |message: &String| {
+            Box::new(Standing::stalled(reason::INVALID_AGENT, &format!("Agent \"{name}\": {message}")))
+        };
+        let agent = match &self.agent {
+            Some(Ok(agent)) => agent,
+            Some(Err(message)) => return Err(invalid(message)),
+            None => {
+                let message = format!("there is no Agent \"{name}\" in this namespace: create it, or name another");
+                return Err(Box::new(Standing::stalled(reason::AGENT_NOT_FOUND, &message)));
+            }
+        };
+        let job = build_job(&self.task_run, agent).map_err(|message| invalid(&message))?;
+        let bytes = serde_json::to_vec(&job).map_or(0, |json| json.len());
+        if bytes > MAX_JOB_BYTES {
+            let message = format!(
+                "the Job would have {bytes} bytes, {MAX_JOB_BYTES} are possible: shorten spec.env, which each container gets, or the Agent"
+            );
+            return Err(Box::new(Standing::stalled(reason::TOO_LARGE, &message)));
+        }
+        Ok((agent, job))
+    }
+
     /// Protocol §§3 and 4: older runs end first, then this Job is recorded as the version's run.
     fn take_over(&self, job: &Job) -> Plan {
         match self.waits_for(job.metadata.uid.as_deref()) {
             Some(what) => {
                 let message = format!("waiting for {what} of an earlier run to end");
-                self.stand(&Standing::waiting(&message), Next::After(RECHECK)).after(self.end_older())
+                let plan = self.stand(&Standing::waiting(&message), Next::After(RECHECK));
+                plan.after(self.delete_gated_orphans()).after(self.end_older())
             }
             None => self.stand(&Standing::recorded(self, job), Next::Again),
         }
@@ -167,6 +192,13 @@ impl Observed {
         !has_ended(pod) && (is_recorded || is_of_another)
     }
 
+    /// Pods behind our gate whose Job was deleted without them: nobody else would ever end them.
+    fn delete_gated_orphans(&self) -> Vec<Step> {
+        let orphans =
+            self.pods.iter().filter(|pod| job_uid(pod).is_none() && is_gated(pod) && self.may_be_released(pod));
+        orphans.filter_map(delete_pod).collect()
+    }
+
     fn end_older(&self) -> Vec<Step> {
         self.unfinished_others().into_iter().filter_map(delete_job).collect()
     }
@@ -179,8 +211,8 @@ impl Observed {
         };
         let steps = self.steer(job);
         let plan = match steps.is_empty() {
-            true => self.stand(&Standing::of_job(self, run, job), Next::Wait),
-            false => Plan::of(steps, Next::Wait),
+            true => self.stand(&Standing::of_job(self, run, job), Next::After(LOOK_AGAIN)),
+            false => Plan::of(steps, Next::After(LOOK_AGAIN)),
         };
         self.with_strays(plan)
     }
@@ -195,7 +227,7 @@ impl Observed {
         }
         match (spec.cancel == Some(true), spec.suspend == Some(true)) {
             // a suspended Job's deadline does not run
-            (true, _) if is_suspended => delete_job(job).into_iter().collect(),
+            (true, _) if is_suspended => delete_job_as_seen(job).into_iter().collect(),
             (true, _) if deadline != Some(1) => vec![patch_job(job, &json!({"activeDeadlineSeconds": 1}))],
             (false, true) if !is_suspended => vec![patch_job(job, &json!({"suspend": true}))],
             (false, false) => self.release(job, is_suspended),
@@ -207,18 +239,17 @@ impl Observed {
         self.with_strays(self.stand(&Standing::ended(run), Next::Wait))
     }
 
-    /// A cancelled version that has no run gets none, ever. It says so once nothing older runs either.
+    /// A cancelled version that has no run gets none, ever. It says so once nothing older runs either;
+    /// a Job that was made for it is then nobody's run.
     fn never_start(&self) -> Plan {
-        let unreleased = self.job.iter().filter(|job| self.is_ours(&job.metadata));
-        let unreleased: Vec<Step> = unreleased.filter_map(delete_job).collect();
         let plan = match self.unfinished_others().first() {
             Some(older) => {
                 let message = format!("cancelled, waiting for Job {} of an earlier run to end", older.name_any());
                 self.stand(&Standing::waiting(&message), Next::After(RECHECK))
             }
-            None => self.stand(&Standing::cancelled(self), Next::Wait),
+            None => self.stand(&Standing::cancelled(self), Next::Again),
         };
-        plan.after(unreleased).after(self.end_older())
+        plan.after(self.end_older())
     }
 
     /// Protocol §5: what lets the recorded Job start; nothing where it may already.

@@ -5,7 +5,9 @@ use tracing_subscriber::EnvFilter;
 
 /// Starts logging to standard error; `filter` as in `RUST_LOG` of the `tracing` crates.
 pub fn init(filter: &str) {
-    let logs = tracing_subscriber::fmt().with_env_filter(EnvFilter::new(filter)).with_writer(std::io::stderr);
+    // below errors, kube's client logs whole answers that it cannot read
+    let filter = EnvFilter::new(format!("{filter},kube_client::client=error"));
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match std::io::stderr().is_terminal() {
         true => logs.init(),
         false => logs.json().flatten_event(true).init(),

@@ -40,10 +40,13 @@ fn create(new: &Subject<'_>, writer: Writer<'_>) -> Mutation {
     let mut mutation = Mutation::default();
     match new.spec.context_version {
         None => mutation.add(&["spec", "contextVersion"], json!(1)),
-        Some(version) if version > 1 && new.spec.suspend != Some(true) => {
+        // only what was stored before has a later version, or says that it ran or that somebody else wrote it
+        Some(version)
+            if (version > 1 || has_run(new) || is_of_another(new, writer)) && new.spec.suspend != Some(true) =>
+        {
             mutation.add(&["spec", "suspend"], json!(true));
             mutation.warnings.push(format!(
-                "spec.contextVersion is {version}: this looks like a restored or copied TaskRun, so it was created with suspend: true; set suspend to false to run it"
+                "this looks like a restored or copied TaskRun (spec.contextVersion is {version}), so it gets suspend: true; set suspend to false to run it"
             ));
         }
         Some(_) => {}
@@ -52,6 +55,15 @@ fn create(new: &Subject<'_>, writer: Writer<'_>) -> Mutation {
     mutation.add_labels(new);
     mutation.set_changed_by(new, Some(writer.username));
     mutation
+}
+
+fn has_run(new: &Subject<'_>) -> bool {
+    let status = new.status.and_then(|status| serde_json::from_str::<Value>(status.get()).ok());
+    status.is_some_and(|status| status["runs"].as_array().is_some_and(|runs| !runs.is_empty()))
+}
+
+fn is_of_another(new: &Subject<'_>, writer: Writer<'_>) -> bool {
+    new.annotation(CHANGED_BY).is_some_and(|user| user != writer.username)
 }
 
 fn update(new: &Subject<'_>, old: &Subject<'_>, writer: Writer<'_>) -> Mutation {

@@ -15,6 +15,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
+/// How often to see whether the webhook configurations still name us.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
 /// How long to wait before what must be there at the start is looked for again.
 const RETRY: Duration = Duration::from_secs(2);
 
@@ -108,11 +110,12 @@ async fn serve(args: RunArgs) -> Result<(), Box<dyn Error>> {
         controller::run(api_server.clone(), namespace, settings.clone(), metrics.clone(), stop)
     });
     let controllers = actix_web::rt::spawn(join_all(controllers));
-    actix_web::rt::spawn(register(api_server, ca, args.webhook_url.clone(), readiness.clone()));
+    let registering = actix_web::rt::spawn(register(api_server, ca, args.webhook_url.clone(), readiness.clone()));
     tracing::info!(webhook = %args.webhook_addr, admin = %args.admin_addr, "started");
 
     stop.await;
     tracing::info!(seconds = args.shutdown_delay, "stopping: serving on for a while");
+    registering.abort();
     readiness.set(false);
     tokio::select! {
         () = tokio::time::sleep(Duration::from_secs(args.shutdown_delay)) => {}
@@ -131,7 +134,7 @@ async fn check_names(api_server: &ApiServer, args: &RunArgs) -> Result<(), Box<d
         let misnamed = loop {
             match api_server.find_misnamed(namespace.as_deref(), args.task_names.into()).await {
                 Ok(misnamed) => break misnamed,
-                Err(error) => tracing::warn!(%error, "failed to list TaskRuns: are the CRDs applied?"),
+                Err(error) => tracing::warn!(%error, "failed to list TaskRuns"),
             }
             tokio::time::sleep(RETRY).await;
         };
@@ -147,14 +150,22 @@ async fn check_names(api_server: &ApiServer, args: &RunArgs) -> Result<(), Box<d
     Ok(())
 }
 
-/// Makes the webhook known; ready from then on.
+/// Keeps the webhook known; ready while it is.
 async fn register(api_server: ApiServer, ca: String, url: Option<String>, readiness: Readiness) {
-    while let Err(error) = api_server.register_webhooks(&ca, url.as_deref()).await {
-        tracing::warn!(%error, "failed to write the webhook configurations: is webhook-config/ applied?");
-        tokio::time::sleep(RETRY).await;
+    loop {
+        match api_server.register_webhooks(&ca, url.as_deref()).await {
+            Ok(false) => {}
+            Ok(true) => tracing::info!("wrote the webhook configurations: ready"),
+            Err(error) => {
+                tracing::warn!(%error, "failed to write the webhook configurations: is webhook-config/ applied?");
+                readiness.set(false);
+                tokio::time::sleep(RETRY).await;
+                continue;
+            }
+        }
+        readiness.set(true);
+        tokio::time::sleep(LOOK_AGAIN).await;
     }
-    readiness.set(true);
-    tracing::info!("ready");
 }
 
 impl RunArgs {

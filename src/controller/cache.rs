@@ -3,8 +3,8 @@
 //! They wake the reconciler and let it see that nothing is to be done. No markdown is kept, and
 //! nothing is decided on them alone that writes.
 
-use crate::crd::{Agent, TASK_RUN_LABEL, TaskNames, TaskRun};
-use crate::plan::{Observed, plan};
+use crate::crd::{Agent, TASK_LABEL, TASK_RUN_LABEL, TaskNames, TaskRun};
+use crate::plan::{Next, Observed, plan};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
@@ -19,6 +19,8 @@ use tokio::sync::{OnceCell, watch};
 
 /// A TaskRun, or what is left of one that cannot be read.
 pub type Guarded = DeserializeGuard<TaskRun>;
+/// An Agent, or what is left of one that cannot be read: one must not stop the others' watch.
+pub type GuardedAgent = DeserializeGuard<Agent>;
 
 /// Older versions whose Jobs are looked up by name: strays of still older ones can never start, and
 /// end with their TaskRun.
@@ -32,7 +34,7 @@ pub struct Caches {
     /// Without their pod template's containers.
     pub jobs: Store<Job>,
     /// As they are.
-    pub agents: Store<Agent>,
+    pub agents: Store<GuardedAgent>,
     /// By task.
     pub pods: Arc<PodIndex>,
     ready: Arc<OnceCell<()>>,
@@ -42,7 +44,7 @@ pub struct Caches {
 pub struct Writers {
     pub task_runs: Writer<Guarded>,
     pub jobs: Writer<Job>,
-    pub agents: Writer<Agent>,
+    pub agents: Writer<GuardedAgent>,
 }
 
 impl Caches {
@@ -54,13 +56,13 @@ impl Caches {
         (caches, Writers { task_runs: task_runs_writer, jobs: jobs_writer, agents: agents_writer })
     }
 
-    /// Whether the copies say that there is nothing to do. A version that is not recorded always has
-    /// something to do, and so has a deletion.
-    pub async fn is_settled(&self, task_run: &TaskRun, names: TaskNames) -> bool {
+    /// When to look again, if the copies say that there is nothing to do now. A version that is not
+    /// recorded always has something to do, and so has a deletion.
+    pub async fn look(&self, task_run: &TaskRun, names: TaskNames) -> Option<Next> {
         self.ready().await;
         let is_recorded = task_run.status.as_ref().is_some_and(|s| s.run(task_run.spec.context_version).is_some());
         if !is_recorded || task_run.metadata.deletion_timestamp.is_some() {
-            return false;
+            return None;
         }
         let observed = Observed {
             task_run: task_run.clone(),
@@ -73,7 +75,8 @@ impl Caches {
             names,
             now: now(),
         };
-        plan(&observed).is_settled()
+        let plan = plan(&observed);
+        plan.steps.is_empty().then_some(plan.next)
     }
 
     /// Waits until every copy was filled once. One caller at a time waits for a store: it wakes only the
@@ -109,13 +112,14 @@ impl Caches {
     }
 
     /// An Agent of the TaskRun's namespace.
-    pub fn agent(&self, task_run: &TaskRun, name: &str) -> Option<Agent> {
+    pub fn agent(&self, task_run: &TaskRun, name: &str) -> Option<Result<Agent, String>> {
         let agent = ObjectRef::new(name).within(&task_run.namespace().unwrap_or_default());
-        self.agents.get(&agent).map(|agent| (*agent).clone())
+        let found = self.agents.get(&agent)?;
+        Some(found.0.clone().map_err(|invalid| format!("cannot be read: {}", invalid.error)))
     }
 
     /// TaskRuns that could start now that this Agent is there or has changed.
-    pub fn waiting_for(&self, agent: &Agent, default_agent: Option<&str>) -> Vec<ObjectRef<Guarded>> {
+    pub fn waiting_for(&self, agent: &GuardedAgent, default_agent: Option<&str>) -> Vec<ObjectRef<Guarded>> {
         let name = agent.name_any();
         let is_default = default_agent == Some(&name);
         let waits = |task_run: &TaskRun| {
@@ -180,7 +184,7 @@ impl PodIndex {
 }
 
 fn key(pod: &Pod) -> (String, String) {
-    let task = pod.labels().get("app.kubernetes.io/instance").cloned();
+    let task = pod.labels().get(TASK_LABEL).cloned();
     (pod.namespace().unwrap_or_default(), task.unwrap_or_default())
 }
 

@@ -3,11 +3,15 @@
 use super::Context;
 use super::cache::now;
 use crate::client::Error;
-use crate::crd::{Agent, TaskRun};
-use crate::plan::{Observed, is_finished};
+use crate::crd::{Agent, TASK_RUN_UID_LABEL, TaskRun, TaskRunSpec};
+use crate::plan::{Observed, is_finished, task_selector};
+use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
-use kube::ResourceExt;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::{Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use std::fmt::Debug;
 
 /// Everything that a plan may need, read live wherever it decides over creating, deleting, recording
 /// or releasing; none where the TaskRun is gone. The TaskRun is read first: what was recorded in it
@@ -46,7 +50,7 @@ async fn other_jobs(ctx: &Context, task_run: &TaskRun) -> Result<Vec<Job>, Error
             && job.owner_references().iter().any(|owner| Some(&owner.uid) == task_run.metadata.uid.as_ref())
     };
     if task_run.metadata.deletion_timestamp.is_some() {
-        let jobs = ctx.api_server.list_of_task::<Job>(task_run).await?;
+        let jobs = list_of_task::<Job>(ctx, task_run).await?;
         return Ok(jobs.into_iter().filter(is_ours).collect());
     }
     let mut jobs = ctx.caches.other_jobs(task_run);
@@ -64,12 +68,50 @@ async fn pods(ctx: &Context, task_run: &TaskRun, job: Option<&Job>, is_recorded:
     let has_ended = job.is_some_and(is_finished);
     let decides = (!is_recorded && job.is_some()) || has_ended || task_run.metadata.deletion_timestamp.is_some();
     match decides {
-        true => ctx.api_server.list_of_task(task_run).await,
+        true => list_of_task(ctx, task_run).await,
         false => Ok(ctx.caches.pods.of_task(task_run)),
     }
 }
 
-fn agent(ctx: &Context, task_run: &TaskRun) -> Option<Agent> {
+/// All pods or Jobs of the task as they are now, whoever owns them.
+async fn list_of_task<K>(ctx: &Context, task_run: &TaskRun) -> Result<Vec<K>, Error>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
+{
+    ctx.api_server.list(&task_run.namespace().unwrap_or_default(), &task_selector(&task_run.spec.run_id())).await
+}
+
+/// What the deletion of a TaskRun that cannot be read needs: its Jobs and pods, by its uid.
+pub async fn observe_unreadable(ctx: &Context, metadata: &ObjectMeta) -> Result<Observed, Error> {
+    let namespace = metadata.namespace.clone().unwrap_or_default();
+    let selector = format!("{TASK_RUN_UID_LABEL}={}", metadata.uid.as_deref().unwrap_or_default());
+    let spec = TaskRunSpec {
+        task_id: 0,
+        service_name: String::new(),
+        agent_name: String::new(),
+        context_version: 0,
+        markdown_files: vec![],
+        env: vec![],
+        suspend: None,
+        cancel: None,
+        context_update_policy: None,
+        history_limit: None,
+        ttl_seconds_after_finished: None,
+    };
+    Ok(Observed {
+        other_jobs: ctx.api_server.list(&namespace, &selector).await?,
+        pods: ctx.api_server.list(&namespace, &selector).await?,
+        task_run: TaskRun { metadata: metadata.clone(), spec, status: None },
+        job: None,
+        config_map: None,
+        agent: None,
+        refused: None,
+        names: ctx.settings.names,
+        now: now(),
+    })
+}
+
+fn agent(ctx: &Context, task_run: &TaskRun) -> Option<Result<Agent, String>> {
     let named = ctx.caches.agent(task_run, &task_run.spec.agent_name);
     named.or_else(|| ctx.caches.agent(task_run, ctx.settings.default_agent.as_deref()?))
 }

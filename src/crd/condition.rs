@@ -30,6 +30,8 @@ pub mod reason {
     pub const FORBIDDEN: &str = "Forbidden";
     /// The spec breaks a rule of admission (it slipped past the webhook).
     pub const INVALID_SPEC: &str = "InvalidSpec";
+    /// The Job would be too large to be stored.
+    pub const TOO_LARGE: &str = "TooLarge";
     /// An object of somebody else has the name that ours needs.
     pub const NAME_CONFLICT: &str = "NameConflict";
     /// The recorded Job is gone: whether it had ended well is not known.

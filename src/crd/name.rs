@@ -26,6 +26,20 @@ impl TaskNames {
     }
 }
 
+impl TaskNames {
+    /// Whether a name was made by the scheme that this is not.
+    #[must_use]
+    pub fn is_of_the_other(self, name: &str) -> bool {
+        let Some((service, task_id)) = name.rsplit_once("task-") else { return false };
+        let is_task = !task_id.is_empty() && task_id.bytes().all(|byte| byte.is_ascii_digit());
+        is_task
+            && match self {
+                Self::ById => service.ends_with('-'),
+                Self::ByService => service.is_empty(),
+            }
+    }
+}
+
 /// A context version of a task: what a run, its Job and its ConfigMap are named after.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunId {
@@ -109,6 +123,17 @@ mod tests {
     fn longest_run_name_fits_a_label() {
         let id = RunId { service_name: "s".repeat(40), task_id: u32::MAX, version: u32::MAX };
         assert_eq!(id.to_string().len(), 63);
+    }
+
+    #[test]
+    fn schemes_are_told_apart_by_the_name() {
+        for (name, by_service) in [("task-7", false), ("auth-task-7", true), ("task-task-7", true)] {
+            assert_eq!(TaskNames::ById.is_of_the_other(name), by_service, "{name}");
+            assert_eq!(TaskNames::ByService.is_of_the_other(name), !by_service, "{name}");
+        }
+        for name in ["foo", "task-x", "task-", "mytask-7"] {
+            assert!(!TaskNames::ById.is_of_the_other(name) && !TaskNames::ByService.is_of_the_other(name), "{name}");
+        }
     }
 
     #[test]

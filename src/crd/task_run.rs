@@ -40,7 +40,8 @@ use serde::{Deserialize, Serialize};
 )]
 #[serde(rename_all = "camelCase")]
 pub struct TaskRunSpec {
-    /// Number of the task. Immutable.
+    /// Number of the task. Immutable. A TaskRun must be called `task-{taskId}`, or
+    /// `{serviceName}-task-{taskId}` where the operator runs with `--task-names=by-service`.
     #[schemars(range(min = 1, max = 4_294_967_295_i64))]
     pub task_id: u32,
 
@@ -86,16 +87,18 @@ pub struct TaskRunSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cancel: Option<bool>,
 
-    /// Whether new context ends the running Job (`Restart`, the default) or waits for it.
+    /// Whether new context ends the running Job (`Restart`, the default) or waits for it. Without effect
+    /// so far: it ends the Job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context_update_policy: Option<ContextUpdatePolicy>,
 
-    /// Finished runs that are kept, each with its files. Default: 10.
+    /// Finished runs that are kept, each with its files. Default: 10. Without effect so far.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100))]
     pub history_limit: Option<u32>,
 
-    /// Seconds after the end of the last run at which this TaskRun is deleted. Default: never.
+    /// Seconds after the end of the last run at which this TaskRun is deleted. Default: never. Without
+    /// effect so far. Without effect so far.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 2_147_483_647))]
     pub ttl_seconds_after_finished: Option<u32>,
@@ -106,10 +109,9 @@ pub struct TaskRunSpec {
 /// `requestId` count (`transformMapEntry`: Kubernetes 1.33).
 const VERSION_RULE: &str = "!has(oldSelf.contextVersion) || self.contextVersion == oldSelf.contextVersion + 1 || \
     (self.contextVersion == oldSelf.contextVersion && self.agentName == oldSelf.agentName \
-    && has(self.env) == has(oldSelf.env) && (!has(self.env) || self.env == oldSelf.env) \
-    && has(self.markdownFiles) == has(oldSelf.markdownFiles) && (!has(self.markdownFiles) \
-    || self.markdownFiles.transformMapEntry(i, f, {f.filename: f.content}) \
-    == oldSelf.markdownFiles.transformMapEntry(i, f, {f.filename: f.content})))";
+    && (has(self.env) ? self.env : []) == (has(oldSelf.env) ? oldSelf.env : []) \
+    && (has(self.markdownFiles) ? self.markdownFiles : []).transformMapEntry(i, f, {f.filename: f.content}) \
+    == (has(oldSelf.markdownFiles) ? oldSelf.markdownFiles : []).transformMapEntry(i, f, {f.filename: f.content}))";
 
 impl TaskRunSpec {
     /// The present version as a run.

@@ -4,7 +4,7 @@
 //! string: files are mounted, environment is passed as literal values.
 
 use crate::crd::{
-    Agent, EnvVar as TaskEnv, MANAGED_BY, RELEASE_GATE, RunId, TASK_RUN_LABEL, TASK_RUN_UID_LABEL, TaskRun,
+    Agent, EnvVar as TaskEnv, MANAGED_BY, RELEASE_GATE, RunId, TASK_LABEL, TASK_RUN_LABEL, TASK_RUN_UID_LABEL, TaskRun,
 };
 use k8s_openapi::api::batch::v1::{Job, JobSpec};
 use k8s_openapi::api::core::v1::{
@@ -35,6 +35,7 @@ pub fn run_labels(task_run: &TaskRun) -> BTreeMap<String, String> {
         ("app.kubernetes.io/name", "taskrun".to_owned()),
         ("app.kubernetes.io/instance", run.task()),
         ("app.kubernetes.io/managed-by", MANAGED_BY.to_owned()),
+        (TASK_LABEL, run.task()),
         (TASK_RUN_LABEL, task_run.name_any()),
         (TASK_RUN_UID_LABEL, task_run.uid().unwrap_or_default()),
     ];
@@ -44,7 +45,7 @@ pub fn run_labels(task_run: &TaskRun) -> BTreeMap<String, String> {
 /// Selects the Jobs and pods of all runs of a task, also of those of another TaskRun.
 #[must_use]
 pub fn task_selector(run: &RunId) -> String {
-    format!("app.kubernetes.io/managed-by={MANAGED_BY},app.kubernetes.io/instance={}", run.task())
+    format!("{TASK_LABEL}={}", run.task())
 }
 
 /// The ConfigMap of the present version: immutable, so that what a run was given can be read later.

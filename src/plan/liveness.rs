@@ -11,6 +11,12 @@ pub fn is_finished(job: &Job) -> bool {
     outcome(job).is_some()
 }
 
+/// Whether the Job controller has written the Job. It learns of Jobs in their order: from then on it
+/// knows that older ones are deleted, and makes no more pods of them.
+pub(super) fn is_known(job: &Job) -> bool {
+    job.status.as_ref().is_some_and(|status| status.start_time.is_some() || status.conditions.is_some())
+}
+
 /// How the Job ended, with the condition that says so: never by counting failed pods.
 pub(super) fn outcome(job: &Job) -> Option<(Outcome, &JobCondition)> {
     let conditions = job.status.as_ref()?.conditions.as_deref()?;

@@ -9,8 +9,10 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 
-/// Longest `message`, in characters: etcd stores the whole object with each change.
+/// Longest `message`, in bytes as JSON: etcd stores the whole object with each change.
 const MAX_MESSAGE: usize = 1_024;
+/// Longest `changedBy`, in bytes as JSON.
+const MAX_CHANGED_BY: usize = 256;
 
 /// Where the present version stands.
 #[derive(Clone, Debug)]
@@ -31,7 +33,7 @@ impl Standing {
         Self {
             phase,
             reason: reason.to_owned(),
-            message: message.chars().take(MAX_MESSAGE).collect(),
+            message: cut(message, MAX_MESSAGE),
             stalled: false,
             suspended: false,
             run: None,
@@ -95,7 +97,9 @@ impl Standing {
         let run = count_attempts(run, &pods);
         let name = job.name_any();
         if let Some((outcome, condition)) = outcome(job) {
-            let is_cancelled = outcome == Outcome::Failed && observed.task_run.spec.cancel == Some(true);
+            // cancelling sets this deadline, and may have been lifted since
+            let deadline = job.spec.as_ref().and_then(|spec| spec.active_deadline_seconds);
+            let is_cancelled = deadline == Some(1) && condition.reason.as_deref() == Some("DeadlineExceeded");
             let (outcome, message) = match outcome {
                 _ if is_cancelled => (Outcome::Cancelled, "cancelled".to_owned()),
                 Outcome::Succeeded => (outcome, last_word(&pods).unwrap_or_else(|| format!("Job {name} succeeded"))),
@@ -104,7 +108,7 @@ impl Standing {
             let run = RunStatus {
                 outcome: Some(outcome),
                 completion_time: condition.last_transition_time.clone().or(Some(Time(observed.now))),
-                message: Some(message.chars().take(MAX_MESSAGE).collect()),
+                message: Some(cut(&message, MAX_MESSAGE)),
                 ..over(&run)
             };
             let why = condition.reason.as_deref().filter(|_| outcome == Outcome::Failed);
@@ -150,6 +154,16 @@ fn default_reason(outcome: Outcome) -> &'static str {
     }
 }
 
+/// The text's beginning that takes at most so many bytes as the API server's JSON.
+pub(super) fn cut(text: &str, most: usize) -> String {
+    let mut left = most;
+    let fits = move |c: &char| {
+        let bytes = if c.is_control() || "<>&\"\\\u{2028}\u{2029}".contains(*c) { 6 } else { c.len_utf8() };
+        left.checked_sub(bytes).map(|rest| left = rest).is_some()
+    };
+    text.chars().take_while(fits).collect()
+}
+
 /// A run that is over counts no more pods.
 pub(super) fn over(run: &RunStatus) -> RunStatus {
     RunStatus { pod_uids: vec![], ..run.clone() }
@@ -158,7 +172,7 @@ pub(super) fn over(run: &RunStatus) -> RunStatus {
 fn new_run(observed: &Observed) -> RunStatus {
     RunStatus {
         context_version: observed.task_run.spec.context_version,
-        changed_by: observed.task_run.annotations().get(CHANGED_BY).cloned(),
+        changed_by: observed.task_run.annotations().get(CHANGED_BY).map(|user| cut(user, MAX_CHANGED_BY)),
         ..RunStatus::default()
     }
 }

@@ -3,11 +3,16 @@
 //! Events come from the difference between the old and the new status, so that a transition is told once.
 
 use super::liveness::outcome;
-use super::standing::{Standing, over};
+use super::standing::{Standing, cut, over};
 use super::{Observed, Step};
 use crate::crd::{Conditions, Outcome, Phase, RunStatus, TaskRunStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use serde_json::{Map, Value, json};
+
+/// Most runs that a status lists: with their messages they fit beside the largest spec.
+const MAX_RUNS: usize = 100;
+/// Longest note of an Event, in bytes: the API server refuses a longer one.
+const MAX_NOTE: usize = 1_024;
 
 /// Something worth telling people: becomes an Event.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +32,7 @@ impl Notice {
     #[must_use]
     pub fn cleanup_deadline(alive: &[String]) -> Self {
         let note = format!("deleted although this still lives: {}; see to it that it ends", alive.join(", "));
+        let note = cut(&note, MAX_NOTE);
         Self { warning: true, reason: "CleanupDeadline".to_owned(), note, job: None }
     }
 }
@@ -115,6 +121,7 @@ fn next_runs(observed: &Observed, old: &TaskRunStatus, standing: &Standing) -> V
     }
     runs.push(run.clone());
     runs.sort_by_key(|run| run.context_version);
+    runs.drain(..runs.len().saturating_sub(MAX_RUNS));
     runs
 }
 
@@ -165,7 +172,7 @@ fn notices(old: &TaskRunStatus, new: &TaskRunStatus) -> Vec<Notice> {
     };
     if let Some((_, reason)) = word(new).filter(|_| word(new) != word(old)) {
         let stalled = new.conditions.iter().any(|c| c.type_ == "Stalled" && c.status == "True");
-        let note = format!("version {version}: {message}");
+        let note = cut(&format!("version {version}: {message}"), MAX_NOTE);
         notices.push(Notice { warning: stalled, reason, note, job: new.job_name.clone() });
     }
     notices

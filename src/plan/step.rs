@@ -26,6 +26,8 @@ pub enum Step {
         name: String,
         /// Its uid, a precondition.
         uid: String,
+        /// Its resourceVersion, a precondition where it must be as it was seen.
+        resource_version: Option<String>,
     },
     /// Lets the Job start (its gate lifted and unsuspended), suspends it or ends it with its Job kept:
     /// merge patch under uid and resourceVersion.
@@ -41,6 +43,15 @@ pub enum Step {
         name: String,
         /// The merge patch.
         patch: Value,
+    },
+    /// Deletes a pod that is still behind our gate, under its uid and resourceVersion.
+    DeletePod {
+        /// Its name.
+        name: String,
+        /// Its uid, a precondition.
+        uid: String,
+        /// Its resourceVersion, a precondition: lifting the gate changes it.
+        resource_version: Option<String>,
     },
     /// Merge patch of the status, under the TaskRun's resourceVersion.
     PatchStatus(Value),
@@ -96,7 +107,21 @@ pub(super) fn patch_job(job: &Job, spec: &Value) -> Step {
 pub(super) fn delete_job(job: &Job) -> Option<Step> {
     let uid = job.metadata.uid.clone()?;
     let is_going = job.metadata.deletion_timestamp.is_some();
-    (!is_going).then(|| Step::DeleteJob { name: job.name_any(), uid })
+    (!is_going).then(|| Step::DeleteJob { name: job.name_any(), uid, resource_version: None })
+}
+
+/// The same, unless the Job has changed since it was seen: it may have been released.
+pub(super) fn delete_job_as_seen(job: &Job) -> Option<Step> {
+    let uid = job.metadata.uid.clone()?;
+    let is_going = job.metadata.deletion_timestamp.is_some();
+    (!is_going).then(|| Step::DeleteJob { name: job.name_any(), uid, resource_version: job.resource_version() })
+}
+
+/// Nothing where it is being deleted already.
+pub(super) fn delete_pod(pod: &Pod) -> Option<Step> {
+    let uid = pod.metadata.uid.clone()?;
+    let is_going = pod.metadata.deletion_timestamp.is_some();
+    (!is_going).then(|| Step::DeletePod { name: pod.name_any(), uid, resource_version: pod.resource_version() })
 }
 
 /// Nothing where the pod has not our gate.

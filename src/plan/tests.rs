@@ -8,7 +8,6 @@ mod scenarios;
 mod standing;
 mod world;
 
-use super::liveness::is_gated;
 use super::*;
 use crate::crd::{AgentSpec, MarkdownFile, Outcome, Phase, TaskRunSpec};
 use k8s_openapi::api::batch::v1::JobTemplateSpec;
@@ -57,7 +56,7 @@ fn observed(world: &world::World) -> Observed {
         other_jobs: world.jobs.values().filter(|job| job.name_any() != name).cloned().collect(),
         pods: world.pods.values().cloned().collect(),
         config_map: world.config_maps.get(&name).map(|config_map| config_map.metadata.clone()),
-        agent: world.agent.clone(),
+        agent: world.agent.clone().map(Ok),
         task_run,
         refused: None,
         names: TaskNames::ById,

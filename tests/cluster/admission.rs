@@ -62,9 +62,27 @@ fn a_restored_task_keeps_its_version_and_is_suspended() {
     let mut task = task_run(1, &[("task.md", "do it")]);
     task["spec"]["contextVersion"] = json!(7);
     let output = ns.create(&task);
-    assert!(output.stderr.contains("Warning: spec.contextVersion is 7"), "{}", output.stderr);
+    assert!(
+        output.stderr.contains("Warning: this looks like a restored or copied TaskRun (spec.contextVersion is 7)"),
+        "{}",
+        output.stderr
+    );
     let task = ns.get(TASK);
     assert_eq!((&task["spec"]["contextVersion"], &task["spec"]["suspend"]), (&json!(7), &json!(true)));
+}
+
+#[test]
+fn a_copy_of_a_task_that_ran_is_not_run_again() {
+    let ns = Cluster::shared().namespace(&json!({}));
+    ns.create(&task_run(1, &[("task.md", "do it")])).ok();
+    let mut copy = ns.wait_phase(TASK, 1, "Succeeded");
+    ns.kubectl(&["delete", TASK]).ok();
+    for managed in ["resourceVersion", "uid"] {
+        copy["metadata"].as_object_mut().expect("an object").remove(managed);
+    }
+    let output = ns.create(&copy);
+    assert!(output.stderr.contains("Warning: this looks like a restored or copied TaskRun"), "{}", output.stderr);
+    assert_eq!(ns.get(TASK)["spec"]["suspend"], true);
 }
 
 #[test]
@@ -126,6 +144,10 @@ fn each_content_field_counts_and_nothing_else() {
 #[test]
 fn the_version_is_managed_whatever_is_written() {
     let ns = with_task();
+    for nothing in [json!([]), json!(null)] {
+        ns.merge(TASK, &json!({"spec": {"env": nothing}})).ok();
+        assert_eq!(version(&ns), 1, "no env is no env");
+    }
     let files = |text: &str| markdown(&[("task.md", text)]);
     let write = |patch: Value| {
         let output = ns.merge(TASK, &json!({ "spec": patch }));

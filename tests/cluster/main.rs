@@ -5,6 +5,7 @@
 //! which builds the control plane, they fail.
 
 mod admission;
+mod hostile;
 mod outage;
 mod reconcile;
 mod restart;

@@ -37,7 +37,7 @@ impl Seen {
     }
 
     fn pod(&mut self, pod: &Pod, exists: bool) {
-        let task = pod.labels()["app.kubernetes.io/instance"].clone();
+        let task = pod.labels()["orchestrator.io/task"].clone();
         let owner = pod.owner_references().first().expect("an owner").clone();
         let uid = pod.uid().expect("a uid");
         let phase = pod.status.as_ref().and_then(|status| status.phase.clone()).unwrap_or_default();

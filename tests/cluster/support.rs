@@ -61,6 +61,20 @@ impl Cluster {
         Self { launcher, folder, kubeconfig }
     }
 
+    /// The process of one of its components.
+    pub fn pid_of(&self, component: &str) -> String {
+        let processes = std::fs::read_dir("/proc").expect("/proc").filter_map(Result::ok);
+        let is_it = |pid: &String| {
+            let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+            // after the name in brackets come the state and the parent
+            let parent = read("stat").rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1)?.parse().ok());
+            let is_ours = parent == Some(self.launcher.id());
+            is_ours && read("cmdline").split('\0').next().is_some_and(|program| program.ends_with(component))
+        };
+        let mut pids = processes.map(|process| process.file_name().to_string_lossy().into_owned());
+        pids.find(is_it).expect("a process of ours")
+    }
+
     /// Installs what ships, as a user would.
     pub fn install(&self) {
         self.kubectl(&["apply", "--server-side", "-k", &format!("{ROOT}/deploy")]).ok();

@@ -111,8 +111,10 @@ proptest! {
         prop_assert_eq!(rest(&object, true), rest(&new, true));
         let version = new["spec"]["contextVersion"].as_i64().unwrap_or(1);
         prop_assert_eq!(&object["spec"]["contextVersion"], version);
-        prop_assert!(version == 1 || object["spec"]["suspend"] == true);
-        prop_assert!(version != 1 || object["spec"]["suspend"] == new["spec"]["suspend"]);
+        let by = &new["metadata"]["annotations"][CHANGED_BY];
+        let is_copy = version > 1 || (!new["spec"]["contextVersion"].is_null() && !by.is_null() && *by != USER);
+        prop_assert!(!is_copy || object["spec"]["suspend"] == true);
+        prop_assert!(is_copy || object["spec"]["suspend"] == new["spec"]["suspend"]);
     }
 
     #[test]

@@ -64,7 +64,7 @@ impl Operator {
                     job: job.map(|job| *job),
                     other_jobs,
                     config_map,
-                    agent: world.agent.clone(),
+                    agent: world.agent.clone().map(Ok),
                     refused: None,
                     names: TaskNames::ById,
                     now: world.now(),
@@ -149,6 +149,7 @@ pub fn words(steps: &[Step]) -> Vec<String> {
         Step::DeleteJob { name, .. } => format!("delete job {name}"),
         Step::PatchJob { name, patch } => format!("patch job {name} suspend={}", patch["spec"]["suspend"]),
         Step::ReleasePod { .. } => "release pod".to_owned(),
+        Step::DeletePod { .. } => "delete pod".to_owned(),
         Step::PatchStatus(_) => "status".to_owned(),
         Step::Publish(notice) => format!("event {}", notice.reason),
     };

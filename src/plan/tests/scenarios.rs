@@ -1,6 +1,6 @@
 //! Lives of a task, step by step, and cut off after each step.
 
-use super::operator::{Operator, only_pod, reconcile, running, settle, status, words};
+use super::operator::{Operator, only_pod, reconcile, running, settle, status};
 use super::world::{Cascade, World, finish};
 use super::*;
 use crate::crd::RunStatus;
@@ -17,16 +17,17 @@ fn a_first_run_takes_six_writes_and_then_none() {
     };
     expect(&mut world, &["create configmap auth-7-v1", "create job auth-7-v1"], Next::Again);
     expect(&mut world, &["status", "event Starting"], Next::Again);
-    expect(&mut world, &["patch job auth-7-v1 suspend=false"], Next::Wait);
-    expect(&mut world, &[], Next::Wait);
+    let goes_on = Next::After(LOOK_AGAIN);
+    expect(&mut world, &["patch job auth-7-v1 suspend=false"], goes_on);
+    expect(&mut world, &[], goes_on);
     world.sync_job("auth-7-v1");
-    expect(&mut world, &[], Next::Wait);
+    expect(&mut world, &[], goes_on);
     world.start_pod(&only_pod(&world));
-    expect(&mut world, &["status", "event Running"], Next::Wait);
+    expect(&mut world, &["status", "event Running"], goes_on);
     world.end_pod(&only_pod(&world), true);
-    expect(&mut world, &[], Next::Wait);
+    expect(&mut world, &[], goes_on);
     world.sync_job("auth-7-v1");
-    expect(&mut world, &["status", "event Succeeded"], Next::Wait);
+    expect(&mut world, &["status", "event Succeeded"], goes_on);
     assert_eq!(world.writes, 6);
     expect(&mut world, &[], Next::Wait);
     world.expire_jobs();
@@ -46,7 +47,10 @@ fn a_new_version_waits_until_no_pod_of_the_old_one_lives() {
     world.new_version();
     assert_eq!(reconcile(&mut operator, &mut world).0, ["create configmap auth-7-v2", "create job auth-7-v2"]);
     operator.reconcile(&mut world);
-    assert_eq!(operator.plans.last().unwrap()[0], Step::DeleteJob { name: "auth-7-v1".into(), uid });
+    assert_eq!(
+        operator.plans.last().unwrap()[0],
+        Step::DeleteJob { name: "auth-7-v1".into(), uid, resource_version: None }
+    );
     assert_eq!(status(&world).conditions[3].reason, reason::WAITING_FOR_PREVIOUS_RUN);
     for _ in 0..3 {
         world.sync_job("auth-7-v1");
@@ -201,7 +205,7 @@ fn gated() -> (Operator, World) {
 #[test]
 fn a_pod_that_somebody_else_let_be_made_starts_with_its_release() {
     let (mut operator, mut world) = gated();
-    assert_eq!(reconcile(&mut operator, &mut world), (vec!["release pod".to_owned()], Next::Wait));
+    assert_eq!(reconcile(&mut operator, &mut world), (vec!["release pod".to_owned()], Next::After(LOOK_AGAIN)));
     settle(&mut operator, &mut world);
     assert_eq!((status(&world).phase, status(&world).attempts), (Some(Phase::Succeeded), Some(1)));
 }
@@ -228,15 +232,32 @@ fn a_late_release_of_an_orphan_starts_nothing_beside_the_next_run() {
         other.reconcile(&mut world);
         world.sync_job("auth-7-v2");
     }
-    let orphan = world.pods.keys().find(|name| name.starts_with("auth-7-v1")).unwrap().clone();
-    for pod in world.pods.keys().filter(|name| **name != orphan).cloned().collect::<Vec<_>>() {
-        world.start_pod(&pod);
-    }
+    assert!(world.pods.keys().all(|name| !name.starts_with("auth-7-v1")), "nobody else would ever end it");
     late.act(&mut world);
-    assert_eq!(words(late.plans.last().unwrap()), ["release pod"]);
-    world.start_pod(&orphan);
+    assert!(late.plans.last().unwrap().is_empty(), "there is nothing to release any more");
     settle(&mut other, &mut world);
     assert_eq!(status(&world).phase, Some(Phase::Succeeded));
+}
+
+#[test]
+fn a_job_that_its_controller_has_not_seen_is_not_recorded() {
+    let (mut operator, mut world) = (Operator::default(), World::new());
+    world.job_controller_lags = true;
+    operator.reconcile(&mut world);
+    assert_eq!(reconcile(&mut operator, &mut world), (vec![], Next::After(RECHECK)));
+    world.sync_job("auth-7-v1");
+    assert_eq!(reconcile(&mut operator, &mut world).0, ["status", "event Starting"]);
+}
+
+#[test]
+fn a_cancel_that_was_lifted_before_the_end_is_still_a_cancel() {
+    let (mut operator, mut world) = running();
+    world.edit(|task_run| task_run.spec.cancel = Some(true));
+    operator.reconcile(&mut world);
+    world.sync_job("auth-7-v1");
+    world.edit(|task_run| task_run.spec.cancel = None);
+    settle(&mut operator, &mut world);
+    assert_eq!(outcomes(&world), [(1, Some(Outcome::Cancelled))]);
 }
 
 #[test]

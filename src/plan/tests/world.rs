@@ -39,6 +39,8 @@ pub struct World {
     pub started: BTreeMap<Run, (String, usize)>,
     pub recorded: Vec<String>,
     pub outcomes: BTreeMap<Run, Outcome>,
+    /// Whether the Job controller learns of a Job only when it is let: otherwise at once.
+    pub job_controller_lags: bool,
     serial: i64,
 }
 
@@ -54,6 +56,7 @@ impl World {
             started: BTreeMap::new(),
             recorded: vec![],
             outcomes: BTreeMap::new(),
+            job_controller_lags: false,
             serial: 0,
         };
         world.create_task_run();
@@ -117,9 +120,9 @@ impl World {
                 insert(&mut self.config_maps, config_map.name_any(), config_map)
             }
             Step::CreateJob(job) => self.create_job((**job).clone()),
-            Step::DeleteJob { name, uid } => match self.jobs.get(name) {
+            Step::DeleteJob { name, uid, resource_version } => match self.jobs.get(name) {
                 None => Ok(()),
-                Some(job) if job.metadata.uid.as_ref() != Some(uid) => Err("another uid".into()),
+                Some(job) if !is_as_seen(&job.metadata, uid, resource_version.as_ref()) => Err("another by now".into()),
                 Some(_) => {
                     self.delete_job(name, Cascade::Foreground);
                     Ok(())
@@ -133,6 +136,14 @@ impl World {
                 self.touch_pod(name, |_| {});
                 Ok(())
             }
+            Step::DeletePod { name, uid, resource_version } => match self.pods.get(name) {
+                None => Ok(()),
+                Some(pod) if !is_as_seen(&pod.metadata, uid, resource_version.as_ref()) => Err("another by now".into()),
+                Some(_) => {
+                    self.delete_pod(name);
+                    Ok(())
+                }
+            },
             Step::CreateClaim(_) | Step::Publish(_) => Ok(()),
         }
     }
@@ -166,6 +177,9 @@ impl World {
         assert!(spec.suspend == Some(true) && gates.is_some_and(|gates| gates[0].name == RELEASE_GATE));
         job.metadata.uid = Some(format!("job-{}", self.next()));
         job.metadata.resource_version = Some(self.next());
+        if !self.job_controller_lags {
+            see(&mut job);
+        }
         insert(&mut self.jobs, job.name_any(), job)
     }
 
@@ -240,6 +254,9 @@ impl World {
         let active: Vec<&Pod> = pods.iter().filter(|pod| !matches!(phase_of(pod), "Succeeded" | "Failed")).collect();
         let spec = job.spec.as_ref().unwrap();
         let is_over = phase("Succeeded") > 0 || phase("Failed") > usize::try_from(spec.backoff_limit.unwrap()).unwrap();
+        if job.status.is_none() {
+            self.touch_job(name, see);
+        }
         let is_late = spec.active_deadline_seconds == Some(1) && spec.suspend == Some(false);
         if job.metadata.deletion_timestamp.is_some() {
             pods.iter().filter(going).for_each(|pod| self.delete_pod(&pod.name_any()));
@@ -364,6 +381,18 @@ pub fn phase_of(pod: &Pod) -> &str {
 
 pub fn is_running(pod: &Pod) -> bool {
     phase_of(pod) == "Running"
+}
+
+/// What the Job controller writes when it first looks at a Job.
+fn see(job: &mut Job) {
+    let is_suspended = job.spec.as_ref().and_then(|spec| spec.suspend) == Some(true);
+    let status = if is_suspended { "True" } else { "False" };
+    let condition = JobCondition { type_: "Suspended".into(), status: status.into(), ..JobCondition::default() };
+    job.status = Some(JobStatus { conditions: Some(vec![condition]), ..JobStatus::default() });
+}
+
+fn is_as_seen(metadata: &ObjectMeta, uid: &str, version: Option<&String>) -> bool {
+    metadata.uid.as_deref() == Some(uid) && (version.is_none() || version == metadata.resource_version.as_ref())
 }
 
 pub fn finish(job: &mut Job, type_: &str, reason: &str) {
