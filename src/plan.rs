@@ -69,7 +69,7 @@ pub struct Observed {
     pub now: Timestamp,
 }
 
-/// Decides the next writes. No steps and [`Next::Wait`] mean that the object is settled.
+/// Decides the next writes. No steps and [`Next::Wait`]: the object is settled.
 #[must_use]
 pub fn plan(observed: &Observed) -> Plan {
     let spec = &observed.task_run.spec;

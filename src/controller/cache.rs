@@ -115,7 +115,9 @@ impl Caches {
     pub fn agent(&self, task_run: &TaskRun, name: &str) -> Option<Result<Agent, String>> {
         let agent = ObjectRef::new(name).within(&task_run.namespace().unwrap_or_default());
         let found = self.agents.get(&agent)?;
-        Some(found.0.clone().map_err(|invalid| format!("cannot be read: {}", invalid.error)))
+        // what is quoted may be anything that the Agent holds
+        let unquoted = |error: &str| error.split('"').step_by(2).collect::<Vec<_>>().join("…");
+        Some(found.0.clone().map_err(|invalid| format!("cannot be read: {}", unquoted(&invalid.error))))
     }
 
     /// TaskRuns that could start now that this Agent is there or has changed.

@@ -98,8 +98,10 @@ pub async fn observe_unreadable(ctx: &Context, metadata: &ObjectMeta) -> Result<
         history_limit: None,
         ttl_seconds_after_finished: None,
     };
+    let mut other_jobs: Vec<Job> = ctx.api_server.list(&namespace, &selector).await?;
+    other_jobs.retain(|job| job.owner_references().iter().any(|owner| Some(&owner.uid) == metadata.uid.as_ref()));
     Ok(Observed {
-        other_jobs: ctx.api_server.list(&namespace, &selector).await?,
+        other_jobs,
         pods: ctx.api_server.list(&namespace, &selector).await?,
         task_run: TaskRun { metadata: metadata.clone(), spec, status: None },
         job: None,

@@ -89,12 +89,6 @@ impl Plan {
         self.steps.splice(0..0, steps);
         self
     }
-
-    /// Whether there is nothing to write and nothing to wait for.
-    #[must_use]
-    pub fn is_settled(&self) -> bool {
-        self.steps.is_empty() && self.next == Next::Wait
-    }
 }
 
 /// Under the Job's uid and resourceVersion.
