@@ -35,7 +35,7 @@ use serde::{Deserialize, Serialize};
     validation = Rule::new("self.serviceName == oldSelf.serviceName")
         .message("is immutable: create another TaskRun for another service").field_path(".serviceName"),
     validation = Rule::new(VERSION_RULE)
-        .message("must rise by exactly 1 when the context changes and by 0 or 1 otherwise: leave it out, it is managed")
+        .message("must rise by exactly 1 when the context changes and by 0 or 1 otherwise: leave it out, the admission webhook sets it (if it is installed)")
         .field_path(".contextVersion"),
 )]
 #[serde(rename_all = "camelCase")]

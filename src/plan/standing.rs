@@ -14,6 +14,9 @@ const MAX_MESSAGE: usize = 1_024;
 /// Longest `changedBy`, in bytes as JSON.
 const MAX_CHANGED_BY: usize = 256;
 
+/// What to do after a cancel.
+const AFTER_CANCEL: &str = "set spec.cancel to false and raise spec.contextVersion by 1 to run it again";
+
 /// Where the present version stands.
 #[derive(Clone, Debug)]
 pub(super) struct Standing {
@@ -71,7 +74,7 @@ impl Standing {
         let run = RunStatus {
             outcome: Some(Outcome::Cancelled),
             completion_time: Some(Time(observed.now)),
-            message: Some("cancelled before it started".to_owned()),
+            message: Some(format!("cancelled before it started; {AFTER_CANCEL}")),
             ..new_run(observed)
         };
         Self { ends_older: true, ..Self::ended(&run) }
@@ -81,7 +84,7 @@ impl Standing {
     pub(super) fn gone(observed: &Observed, run: &RunStatus) -> Self {
         let name = run.job_name.as_deref().unwrap_or_default();
         let (outcome, message) = match observed.task_run.spec.cancel {
-            Some(true) => (Outcome::Cancelled, "cancelled".to_owned()),
+            Some(true) => (Outcome::Cancelled, format!("cancelled; {AFTER_CANCEL}")),
             _ => (
                 Outcome::Unknown,
                 format!("Job {name} was gone before its end was seen; a new context version starts a new run"),
@@ -101,7 +104,7 @@ impl Standing {
             let deadline = job.spec.as_ref().and_then(|spec| spec.active_deadline_seconds);
             let is_cancelled = deadline == Some(1) && condition.reason.as_deref() == Some("DeadlineExceeded");
             let (outcome, message) = match outcome {
-                _ if is_cancelled => (Outcome::Cancelled, "cancelled".to_owned()),
+                _ if is_cancelled => (Outcome::Cancelled, format!("cancelled; {AFTER_CANCEL}")),
                 Outcome::Succeeded => (outcome, last_word(&pods).unwrap_or_else(|| format!("Job {name} succeeded"))),
                 _ => (outcome, failure(condition, &pods)),
             };
