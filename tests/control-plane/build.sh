@@ -14,7 +14,7 @@ export CGO_ENABLED=0 GOTOOLCHAIN=local GOWORK=off GOFLAGS="-buildvcs=false -trim
 say() { echo "control-plane: $*" >&2; }
 hash() { sha256sum | cut -c1-12; }
 
-command -v go >/dev/null || { say "go is not on PATH; install Go $(sed -n 's/^go //p' go.mod) or newer (https://go.dev/dl)"; exit 1; }
+command -v go >/dev/null || { say "go is not on PATH; install Go $(sed -n 's/^go //p' go.mod) or newer"; exit 1; }
 [ -z "$assets" ] || [ -d "$assets" ] || { say "KUBEBUILDER_ASSETS is not a folder: $assets"; exit 1; }
 toolchain=$(go version)
 folder=$cache/control-plane-$({ sha256sum go.mod go.sum */go.mod */go.sum launcher/*.go launcher/*.yaml build.sh 2>/dev/null || true; echo "$toolchain $assets"; } | hash)
