@@ -1,6 +1,6 @@
 //! Every rule of admission, as kubectl's users meet it.
 
-use crate::support::{Cluster, Namespace, markdown, task_run};
+use crate::support::{Cluster, Namespace, Output, markdown, task_run};
 use serde_json::{Value, json};
 
 const TASK: &str = "taskrun/task-1";
@@ -8,14 +8,33 @@ const TASK: &str = "taskrun/task-1";
 /// A namespace with `task-1`, suspended: admission is what is looked at here.
 fn with_task() -> Namespace<'static> {
     let ns = Cluster::shared().namespace(&json!({}));
-    let mut task = task_run(1, &[("task.md", "do it"), ("prompt.md", "now")]);
-    task["spec"]["suspend"] = json!(true);
-    ns.kubectl_on(&["apply"], &task).ok();
+    ns.kubectl_on(&["apply"], &suspended(&[("task.md", "do it"), ("prompt.md", "now")])).ok();
     ns
+}
+
+/// `task-1`, which is not run.
+fn suspended(files: &[(&str, &str)]) -> Value {
+    let mut task = task_run(1, files);
+    task["spec"]["suspend"] = json!(true);
+    task
 }
 
 fn version(ns: &Namespace<'_>) -> Value {
     ns.get(TASK)["spec"]["contextVersion"].clone()
+}
+
+/// `kubectl diff` of a manifest, once the reconciler has seen the last change: a status write between
+/// the two reads of a diff would be one.
+#[track_caller]
+fn diff(ns: &Namespace<'_>, args: &[&str], manifest: &Value) -> Output {
+    ns.wait(TASK, "seen", |task| task["status"]["observedGeneration"] == task["metadata"]["generation"]);
+    ns.kubectl_on(&[&["diff"], args].concat(), manifest)
+}
+
+#[track_caller]
+fn assert_no_drift(ns: &Namespace<'_>, args: &[&str], manifest: &Value) {
+    let diff = diff(ns, args, manifest);
+    assert_eq!(diff.code, Some(0), "{}{}", diff.stdout, diff.stderr);
 }
 
 /// The version after a write, and that what is stored now shows no drift.
@@ -26,8 +45,7 @@ fn version_without_drift(ns: &Namespace<'_>) -> Value {
     for managed in ["managedFields", "resourceVersion", "uid", "creationTimestamp", "generation"] {
         stored["metadata"].as_object_mut().expect("an object").remove(managed);
     }
-    let diff = ns.kubectl_on(&["diff"], &stored);
-    assert_eq!(diff.code, Some(0), "{}{}", diff.stdout, diff.stderr);
+    assert_no_drift(ns, &[], &stored);
     stored["spec"]["contextVersion"].clone()
 }
 
@@ -88,7 +106,7 @@ fn a_copy_of_a_task_that_ran_is_not_run_again() {
 #[test]
 fn apply_replace_edit_and_patches_all_move_the_version_by_one() {
     let ns = with_task();
-    let mut task = task_run(1, &[("task.md", "do it well"), ("prompt.md", "now")]);
+    let mut task = suspended(&[("task.md", "do it well"), ("prompt.md", "now")]);
     ns.kubectl_on(&["apply"], &task).ok();
     assert_eq!(version_without_drift(&ns), 2, "apply");
     ns.edit(TASK, "s/well/better/").ok();
@@ -180,34 +198,33 @@ fn who_changed_the_context_cannot_be_forged() {
 #[test]
 fn a_dry_run_shows_the_next_version_and_stores_nothing() {
     let ns = with_task();
-    let task = task_run(1, &[("task.md", "new text")]);
+    let task = suspended(&[("task.md", "new text")]);
     let shown = ns.kubectl_on(&["apply", "--dry-run=server", "-o", "jsonpath={.spec.contextVersion}"], &task).ok();
     assert_eq!(shown, "2");
     assert_eq!(version(&ns), 1);
-    assert_eq!(ns.kubectl_on(&["diff"], &task).code, Some(1));
-    for step in 0..2 {
+    assert_eq!(diff(&ns, &[], &task).code, Some(1));
+    for _ in 0..2 {
         ns.kubectl_on(&["apply"], &task).ok();
-        assert_eq!(ns.kubectl_on(&["diff"], &task).code, Some(0), "no drift after apply {step}");
+        assert_no_drift(&ns, &[], &task);
     }
     assert_eq!(version(&ns), 2);
     ns.kubectl(&["annotate", TASK, "note=a"]).ok();
-    assert_eq!(ns.kubectl_on(&["diff"], &task).code, Some(0), "no drift after annotate");
+    assert_no_drift(&ns, &[], &task);
     ns.edit(TASK, "s/new\\ text/edited/").ok();
-    assert_eq!(ns.kubectl_on(&["diff"], &task).code, Some(1), "an edit is drift");
+    assert_eq!(diff(&ns, &[], &task).code, Some(1));
     ns.kubectl_on(&["apply"], &task).ok();
-    assert_eq!(ns.kubectl_on(&["diff"], &task).code, Some(0));
+    assert_no_drift(&ns, &[], &task);
     assert_eq!(version(&ns), 4);
 }
 
 #[test]
 fn a_server_side_apply_leaves_no_drift() {
     let ns = Cluster::shared().namespace(&json!({}));
-    let mut task = task_run(1, &[("task.md", "do it")]);
+    let mut task = suspended(&[("task.md", "do it")]);
     for text in ["do it", "do it well", "do it well"] {
         task["spec"]["markdownFiles"] = markdown(&[("task.md", text)]);
         ns.kubectl_on(&["apply", "--server-side"], &task).ok();
-        let diff = ns.kubectl_on(&["diff", "--server-side"], &task);
-        assert_eq!(diff.code, Some(0), "{}", diff.stdout);
+        assert_no_drift(&ns, &["--server-side"], &task);
     }
     assert_eq!(version(&ns), 2);
 }
@@ -215,9 +232,7 @@ fn a_server_side_apply_leaves_no_drift() {
 #[test]
 fn two_managers_share_a_task_and_an_old_manifest_is_warned_of() {
     let ns = Cluster::shared().namespace(&json!({}));
-    let mut task = task_run(1, &[("task.md", "do it"), ("prompt.md", "now")]);
-    task["spec"]["suspend"] = json!(true);
-    ns.create(&task).ok();
+    ns.create(&suspended(&[("task.md", "do it"), ("prompt.md", "now")])).ok();
     let mut note = task_run(1, &[("context-v2.md", "more")]);
     let apply = ["apply", "--server-side", "--field-manager=notes"];
     ns.kubectl_on(&apply, &note).ok();
