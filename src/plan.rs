@@ -15,7 +15,7 @@ mod step;
 mod tests;
 
 pub use job::{build_claim, build_config_map, build_job, task_selector};
-pub use liveness::is_finished;
+pub use liveness::{is_finished, is_owned};
 pub use status::Notice;
 pub use step::{Next, Plan, Step};
 
@@ -72,12 +72,10 @@ pub struct Observed {
 /// Decides the next writes. No steps and [`Next::Wait`]: the object is settled.
 #[must_use]
 pub fn plan(observed: &Observed) -> Plan {
-    let spec = &observed.task_run.spec;
     if let Some(deleted) = &observed.task_run.metadata.deletion_timestamp {
         return observed.clean_up(deleted.0);
     }
-    let status = observed.status();
-    match status.run(spec.context_version) {
+    match observed.task_run.present_run() {
         Some(run) if run.outcome.is_some() => observed.keep_ended(run),
         Some(run) => observed.follow(run),
         None => observed.start(),
@@ -187,9 +185,14 @@ impl Observed {
     /// made before the run was superseded. Another TaskRun's records are not known.
     fn may_be_released(&self, pod: &Pod) -> bool {
         let job = pod.labels().get(CONTROLLER_UID_LABEL);
-        let is_recorded = self.status().runs.iter().any(|run| run.job_uid.is_some() && run.job_uid.as_ref() == job);
         let is_of_another = pod.labels().get(TASK_RUN_UID_LABEL) != self.task_run.metadata.uid.as_ref();
-        !has_ended(pod) && (is_recorded || is_of_another)
+        !has_ended(pod) && (self.is_recorded(job) || is_of_another)
+    }
+
+    /// Whether a Job with this uid is the run of some version.
+    fn is_recorded(&self, uid: Option<&String>) -> bool {
+        let mut runs = self.task_run.status.iter().flat_map(|status| &status.runs);
+        uid.is_some() && runs.any(|run| run.job_uid.as_ref() == uid)
     }
 
     /// Pods behind our gate whose Job was deleted without them: nobody else would ever end them.
@@ -281,9 +284,8 @@ impl Observed {
 
     /// Ends the Jobs of ours that are nobody's run: they lost a race with a record, or are superseded.
     fn with_strays(&self, plan: Plan) -> Plan {
-        let recorded =
-            |job: &Job| self.status().runs.iter().any(|run| run.job_uid.is_some() && run.job_uid == job.metadata.uid);
-        let same_name = self.job.iter().filter(|job| self.is_ours(&job.metadata) && !recorded(job));
+        let is_stray = |job: &&Job| self.is_ours(&job.metadata) && !self.is_recorded(job.metadata.uid.as_ref());
+        let same_name = self.job.iter().filter(is_stray);
         plan.after(same_name.chain(self.unfinished_others()).filter_map(delete_job).collect())
     }
 
@@ -330,9 +332,7 @@ impl Observed {
     }
 
     fn is_ours(&self, metadata: &ObjectMeta) -> bool {
-        let owners = metadata.owner_references.iter().flatten();
-        self.task_run.metadata.uid.is_some()
-            && owners.into_iter().any(|owner| Some(&owner.uid) == self.task_run.metadata.uid.as_ref())
+        is_owned(metadata, &self.task_run.metadata)
     }
 
     fn add_finalizer(&self) -> Step {

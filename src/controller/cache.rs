@@ -4,9 +4,9 @@
 //! nothing is decided on them alone that writes.
 
 use crate::crd::{Agent, TASK_LABEL, TASK_RUN_LABEL, TaskNames, TaskRun};
-use crate::plan::{Next, Observed, plan};
+use crate::plan::{Next, Observed, is_owned, plan};
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use k8s_openapi::jiff::Timestamp;
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector::store::Writer;
@@ -60,8 +60,7 @@ impl Caches {
     /// recorded always has something to do, and so has a deletion.
     pub async fn look(&self, task_run: &TaskRun, names: TaskNames) -> Option<Next> {
         self.ready().await;
-        let is_recorded = task_run.status.as_ref().is_some_and(|s| s.run(task_run.spec.context_version).is_some());
-        if !is_recorded || task_run.metadata.deletion_timestamp.is_some() {
+        if task_run.present_run().is_none() || task_run.metadata.deletion_timestamp.is_some() {
             return None;
         }
         let observed = Observed {
@@ -107,8 +106,7 @@ impl Caches {
         versions.sort_unstable();
         versions.dedup();
         let jobs = versions.into_iter().filter_map(|version| self.job(task_run, version));
-        jobs.filter(|job| job.owner_references().iter().any(|owner| Some(&owner.uid) == task_run.metadata.uid.as_ref()))
-            .collect()
+        jobs.filter(|job| is_owned(&job.metadata, &task_run.metadata)).collect()
     }
 
     /// An Agent of the TaskRun's namespace.
@@ -125,7 +123,7 @@ impl Caches {
         let name = agent.name_any();
         let is_default = default_agent == Some(&name);
         let waits = |task_run: &TaskRun| {
-            let is_started = task_run.status.as_ref().is_some_and(|s| s.run(task_run.spec.context_version).is_some());
+            let is_started = task_run.present_run().is_some();
             task_run.namespace() == agent.namespace() && !is_started && (is_default || task_run.spec.agent_name == name)
         };
         let all = self.task_runs.state();
@@ -221,8 +219,7 @@ pub fn prune_job(job: &mut Job) {
     job.metadata.managed_fields = None;
     job.metadata.annotations = None;
     if let Some(pod) = job.spec.as_mut().and_then(|spec| spec.template.spec.as_mut()) {
-        *pod =
-            k8s_openapi::api::core::v1::PodSpec { scheduling_gates: pod.scheduling_gates.take(), ..Default::default() };
+        keep_gates(pod);
     }
 }
 
@@ -231,9 +228,10 @@ pub fn prune_pod(pod: &mut Pod) {
     pod.metadata.managed_fields = None;
     pod.metadata.annotations = None;
     if let Some(spec) = &mut pod.spec {
-        *spec = k8s_openapi::api::core::v1::PodSpec {
-            scheduling_gates: spec.scheduling_gates.take(),
-            ..Default::default()
-        };
+        keep_gates(spec);
     }
+}
+
+fn keep_gates(spec: &mut PodSpec) {
+    *spec = PodSpec { scheduling_gates: spec.scheduling_gates.take(), ..PodSpec::default() };
 }

@@ -4,7 +4,7 @@ use super::Context;
 use super::cache::now;
 use crate::client::Error;
 use crate::crd::{Agent, TASK_RUN_UID_LABEL, TaskRun, TaskRunSpec};
-use crate::plan::{Observed, is_finished, task_selector};
+use crate::plan::{Observed, is_finished, is_owned, task_selector};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
@@ -23,7 +23,7 @@ pub async fn observe(ctx: &Context, cached: &TaskRun) -> Result<Option<Observed>
     };
     let run = task_run.spec.run_id().to_string();
     let job = ctx.api_server.fetch::<Job>(&namespace, &run).await?;
-    let is_recorded = task_run.status.as_ref().is_some_and(|s| s.run(task_run.spec.context_version).is_some());
+    let is_recorded = task_run.present_run().is_some();
     let config_map = match (&job, is_recorded) {
         (None, false) => ctx.api_server.fetch_config_map(&namespace, &run).await?,
         _ => None,
@@ -45,10 +45,7 @@ pub async fn observe(ctx: &Context, cached: &TaskRun) -> Result<Option<Observed>
 /// never start, and the cache is good enough to find them. A deletion has to find all.
 async fn other_jobs(ctx: &Context, task_run: &TaskRun) -> Result<Vec<Job>, Error> {
     let present = task_run.spec.run_id().to_string();
-    let is_ours = |job: &Job| {
-        job.name_any() != present
-            && job.owner_references().iter().any(|owner| Some(&owner.uid) == task_run.metadata.uid.as_ref())
-    };
+    let is_ours = |job: &Job| job.name_any() != present && is_owned(&job.metadata, &task_run.metadata);
     if task_run.metadata.deletion_timestamp.is_some() {
         let jobs = list_of_task::<Job>(ctx, task_run).await?;
         return Ok(jobs.into_iter().filter(is_ours).collect());
@@ -85,25 +82,12 @@ where
 pub async fn observe_unreadable(ctx: &Context, metadata: &ObjectMeta) -> Result<Observed, Error> {
     let namespace = metadata.namespace.clone().unwrap_or_default();
     let selector = format!("{TASK_RUN_UID_LABEL}={}", metadata.uid.as_deref().unwrap_or_default());
-    let spec = TaskRunSpec {
-        task_id: 0,
-        service_name: String::new(),
-        agent_name: String::new(),
-        context_version: 0,
-        markdown_files: vec![],
-        env: vec![],
-        suspend: None,
-        cancel: None,
-        context_update_policy: None,
-        history_limit: None,
-        ttl_seconds_after_finished: None,
-    };
     let mut other_jobs: Vec<Job> = ctx.api_server.list(&namespace, &selector).await?;
-    other_jobs.retain(|job| job.owner_references().iter().any(|owner| Some(&owner.uid) == metadata.uid.as_ref()));
+    other_jobs.retain(|job| is_owned(&job.metadata, metadata));
     Ok(Observed {
         other_jobs,
         pods: ctx.api_server.list(&namespace, &selector).await?,
-        task_run: TaskRun { metadata: metadata.clone(), spec, status: None },
+        task_run: TaskRun { metadata: metadata.clone(), spec: TaskRunSpec::default(), status: None },
         job: None,
         config_map: None,
         agent: None,

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A task for an agent: markdown files, of which each version is run once, as one Job.
-#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[kube(
     group = "orchestrator.io",
     version = "v1",
@@ -112,6 +112,14 @@ const VERSION_RULE: &str = "!has(oldSelf.contextVersion) || self.contextVersion 
     && (has(self.env) ? self.env : []) == (has(oldSelf.env) ? oldSelf.env : []) \
     && (has(self.markdownFiles) ? self.markdownFiles : []).transformMapEntry(i, f, {f.filename: f.content}) \
     == (has(oldSelf.markdownFiles) ? oldSelf.markdownFiles : []).transformMapEntry(i, f, {f.filename: f.content}))";
+
+impl TaskRun {
+    /// The run of the present version, if one was recorded.
+    #[must_use]
+    pub fn present_run(&self) -> Option<&RunStatus> {
+        self.status.as_ref()?.run(self.spec.context_version)
+    }
+}
 
 impl TaskRunSpec {
     /// The present version as a run.

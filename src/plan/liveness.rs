@@ -1,9 +1,17 @@
-//! Which Jobs have ended, and which pods may run.
+//! Whose an object is, which Jobs have ended, and which pods may run.
 
 use crate::crd::{Outcome, RELEASE_GATE};
 use k8s_openapi::api::batch::v1::{Job, JobCondition};
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
+
+/// Whether the owner's uid stands in an object's owner references: the one sign that it is the owner's.
+#[must_use]
+pub fn is_owned(metadata: &ObjectMeta, owner: &ObjectMeta) -> bool {
+    let mut owners = metadata.owner_references.iter().flatten();
+    owner.uid.as_ref().is_some_and(|uid| owners.any(|reference| reference.uid == *uid))
+}
 
 /// Whether the Job has ended for good and all its pods with it.
 #[must_use]
@@ -31,8 +39,15 @@ pub(super) fn is_alive(pod: &Pod) -> bool {
 }
 
 pub(super) fn has_ended(pod: &Pod) -> bool {
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    matches!(phase, Some("Succeeded" | "Failed"))
+    matches!(phase(pod), Some("Succeeded" | "Failed"))
+}
+
+pub(super) fn has_started(pod: &Pod) -> bool {
+    phase(pod).is_some_and(|phase| phase != "Pending")
+}
+
+fn phase(pod: &Pod) -> Option<&str> {
+    pod.status.as_ref().and_then(|status| status.phase.as_deref())
 }
 
 pub(super) fn is_gated(pod: &Pod) -> bool {

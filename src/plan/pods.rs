@@ -1,5 +1,6 @@
 //! What a run's pods say: how many have started, what the last one's words were, why one is stuck.
 
+use super::liveness::has_started;
 use crate::crd::RunStatus;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kube::ResourceExt;
@@ -7,15 +8,9 @@ use kube::ResourceExt;
 /// Most pods that are gone and that a run remembers having counted.
 const MAX_POD_UIDS: usize = 32;
 
-/// Its phase.
-pub(super) fn phase(pod: &Pod) -> Option<&str> {
-    pod.status.as_ref().and_then(|status| status.phase.as_deref())
-}
-
 /// Adds the pods that have started since, told apart by uid: the Job's own counters forget some.
 pub(super) fn count_attempts(run: &RunStatus, pods: &[&Pod]) -> RunStatus {
-    let started = |pod: &&&Pod| phase(pod).is_some_and(|phase| phase != "Pending");
-    let uids = pods.iter().filter(started).filter_map(|pod| pod.uid());
+    let uids = pods.iter().filter(|pod| has_started(pod)).filter_map(|pod| pod.uid());
     let new: Vec<String> = uids.filter(|uid| !run.pod_uids.contains(uid)).collect();
     if new.is_empty() {
         return run.clone();

@@ -1,8 +1,8 @@
 //! Where the present version stands: what its status shall say.
 
 use super::Observed;
-use super::liveness::{is_alive, job_uid, outcome};
-use super::pods::{count_attempts, last_word, phase, stuck};
+use super::liveness::{has_started, is_alive, job_uid, outcome};
+use super::pods::{count_attempts, last_word, stuck};
 use crate::crd::{CHANGED_BY, Outcome, Phase, RunStatus, reason};
 use k8s_openapi::api::batch::v1::{Job, JobCondition};
 use k8s_openapi::api::core::v1::Pod;
@@ -126,9 +126,8 @@ impl Standing {
             return Self { run: Some(run), ..Self::new(Phase::Running, reason::RUNNING, &message) };
         }
         // a pod that has ended is not counted by the Job at once: the run goes on until it is
-        let has_started = |pod: &&Pod| phase(pod).is_some_and(|phase| phase != "Pending");
         let runs = pods.iter().any(|pod| is_alive(pod) && has_started(pod))
-            || (!pods.is_empty() && pods.iter().all(has_started));
+            || (!pods.is_empty() && pods.iter().all(|pod| has_started(pod)));
         if runs {
             let message = format!("Job {name} is running");
             return Self { run: Some(run), ..Self::new(Phase::Running, reason::RUNNING, &message) };

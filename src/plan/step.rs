@@ -99,16 +99,18 @@ pub(super) fn patch_job(job: &Job, spec: &Value) -> Step {
 
 /// Nothing where it is being deleted already.
 pub(super) fn delete_job(job: &Job) -> Option<Step> {
-    let uid = job.metadata.uid.clone()?;
-    let is_going = job.metadata.deletion_timestamp.is_some();
-    (!is_going).then(|| Step::DeleteJob { name: job.name_any(), uid, resource_version: None })
+    delete_job_at(job, None)
 }
 
 /// The same, unless the Job has changed since it was seen: it may have been released.
 pub(super) fn delete_job_as_seen(job: &Job) -> Option<Step> {
+    delete_job_at(job, job.resource_version())
+}
+
+fn delete_job_at(job: &Job, resource_version: Option<String>) -> Option<Step> {
     let uid = job.metadata.uid.clone()?;
     let is_going = job.metadata.deletion_timestamp.is_some();
-    (!is_going).then(|| Step::DeleteJob { name: job.name_any(), uid, resource_version: job.resource_version() })
+    (!is_going).then(|| Step::DeleteJob { name: job.name_any(), uid, resource_version })
 }
 
 /// Nothing where it is being deleted already.

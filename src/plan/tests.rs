@@ -21,12 +21,7 @@ fn task_run() -> TaskRun {
         agent_name: "coder".into(),
         context_version: 1,
         markdown_files: vec![MarkdownFile { filename: "task.md".into(), content: "# Do it".into(), request_id: None }],
-        env: vec![],
-        suspend: None,
-        cancel: None,
-        context_update_policy: None,
-        history_limit: None,
-        ttl_seconds_after_finished: None,
+        ..TaskRunSpec::default()
     };
     let mut task_run = TaskRun::new("task-7", spec);
     task_run.metadata.namespace = Some("default".into());
