@@ -3,15 +3,17 @@
 //! It knows names, verbs and field managers, and holds no rule. Requests are never replayed here: a
 //! write whose answer was lost is settled by observing again (kube's own retry would repeat a POST).
 
-use crate::crd::{MANAGED_BY, TaskNames, TaskRun, reason};
+use crate::crd::{Agent, MANAGED_BY, TaskNames, TaskRun, reason};
 use crate::plan::{Notice, Step};
 use k8s_openapi::api::admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference, PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::{ByteString, NamespaceResourceScope};
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
-use kube::core::Status;
+use kube::api::{
+    ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, Preconditions, TypeMeta,
+};
+use kube::core::{DeserializeGuard, GroupVersionKind, Status};
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Api, Client, Config, Resource, ResourceExt};
 use serde::Serialize;
@@ -27,6 +29,10 @@ pub const FIELD_MANAGER: &str = MANAGED_BY;
 pub const WEBHOOK_FIELD_MANAGER: &str = "taskrun-operator-webhook";
 /// Name of both webhook configurations, as in `webhook-config/`.
 pub const WEBHOOK_CONFIGURATION: &str = "taskrun-operator";
+/// Kueue's Workload, as newer and older ones serve it.
+const WORKLOAD_VERSIONS: [&str; 2] = ["kueue.x-k8s.io/v1beta2", "kueue.x-k8s.io/v1beta1"];
+/// Kueue's label on a Workload: the uid of its Job.
+const WORKLOAD_JOB_LABEL: &str = "kueue.x-k8s.io/job-uid";
 /// The longest that one call may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -107,6 +113,42 @@ impl ApiServer {
         Ok(bounded(api.get_metadata_opt(name)).await?.map(|found| found.metadata))
     }
 
+    /// The metadata of all ConfigMaps with these labels as they are now.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn list_config_maps(&self, namespace: &str, selector: &str) -> Result<Vec<ObjectMeta>, Error> {
+        let api = self.api::<ConfigMap>(Some(namespace));
+        let list = bounded(api.list_metadata(&ListParams::default().labels(selector))).await?;
+        Ok(list.items.into_iter().map(|found| found.metadata).collect())
+    }
+
+    /// What Kueue made of a Job, if it did and is installed.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn fetch_workload(&self, namespace: &str, job_uid: &str) -> Result<Option<DynamicObject>, Error> {
+        let of_job = ListParams::default().labels(&format!("{WORKLOAD_JOB_LABEL}={job_uid}"));
+        for version in WORKLOAD_VERSIONS {
+            match bounded(self.workloads(namespace, version).list(&of_job)).await {
+                Ok(list) => {
+                    let types = TypeMeta { api_version: version.to_owned(), kind: "Workload".to_owned() };
+                    let found = list.items.into_iter().next();
+                    return Ok(found.map(|workload| DynamicObject { types: Some(types), ..workload }));
+                }
+                Err(Error::Call(kube::Error::Api(status))) if status.code == 404 => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
+    fn workloads(&self, namespace: &str, api_version: &str) -> Api<DynamicObject> {
+        let (group, version) = api_version.split_once('/').unwrap_or_default();
+        let workload = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, "Workload"));
+        Api::namespaced_with(self.client.clone(), namespace, &workload)
+    }
+
     /// All objects with these labels as they are now.
     ///
     /// # Errors
@@ -148,15 +190,24 @@ impl ApiServer {
             Step::CreateConfigMap(config_map) => self.create(namespace, &**config_map).await,
             Step::CreateClaim(claim) => self.create_claim(namespace, claim).await,
             Step::CreateJob(job) => self.create(namespace, &**job).await,
+            Step::DeleteConfigMap { name, uid } => {
+                self.delete::<ConfigMap>(namespace, name, DeleteParams::background(), uid, None).await
+            }
             Step::DeleteJob { name, uid, resource_version } => {
-                self.delete::<Job>(namespace, name, uid, resource_version.as_ref()).await
+                let pods_first = DeleteParams::foreground();
+                self.delete::<Job>(namespace, name, pods_first, uid, resource_version.as_ref()).await
             }
             Step::PatchJob { name, patch } => self.patch::<Job>(namespace, name, patch).await,
             Step::ReleasePod { name, patch } => self.patch::<Pod>(namespace, name, patch).await,
             Step::DeletePod { name, uid, resource_version } => {
-                self.delete::<Pod>(namespace, name, uid, resource_version.as_ref()).await
+                self.delete::<Pod>(namespace, name, DeleteParams::background(), uid, resource_version.as_ref()).await
             }
-            Step::PatchStatus(patch) => self.patch_status(namespace, name, patch).await,
+            Step::PatchWorkload { name, patch } => self.patch_workload(namespace, name, patch).await,
+            Step::DeleteTaskRun { uid, resource_version } => {
+                let params = DeleteParams::background();
+                self.delete::<TaskRun>(namespace, name, params, uid, resource_version.as_ref()).await
+            }
+            Step::PatchStatus(patch) => self.patch_status::<TaskRun>(namespace, name, patch).await,
             Step::Publish(notice) => self.publish(task_run, notice).await,
         }
     }
@@ -183,12 +234,19 @@ impl ApiServer {
         }
     }
 
-    async fn delete<K>(&self, namespace: &str, name: &str, uid: &str, version: Option<&String>) -> Result<(), Error>
+    async fn delete<K>(
+        &self,
+        namespace: &str,
+        name: &str,
+        params: DeleteParams,
+        uid: &str,
+        version: Option<&String>,
+    ) -> Result<(), Error>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
     {
         let preconditions = Preconditions { uid: Some(uid.to_owned()), resource_version: version.cloned() };
-        let params = DeleteParams::foreground().preconditions(preconditions);
+        let params = params.preconditions(preconditions);
         match bounded(self.api::<K>(Some(namespace)).delete(name, &params)).await {
             Err(Error::Call(kube::Error::Api(status))) if status.code == 404 => Ok(()),
             other => other.map(|_| ()),
@@ -203,9 +261,39 @@ impl ApiServer {
         bounded(api.patch(name, &manager(), &Patch::Merge(patch))).await.map(|_| ()).map_err(gone_is_conflict)
     }
 
-    async fn patch_status(&self, namespace: &str, name: &str, patch: &Value) -> Result<(), Error> {
-        let api = self.api::<TaskRun>(Some(namespace));
+    async fn patch_workload(&self, namespace: &str, name: &str, patch: &Value) -> Result<(), Error> {
+        let api = self.workloads(namespace, patch["apiVersion"].as_str().unwrap_or_default());
+        bounded(api.patch(name, &manager(), &Patch::Merge(patch))).await.map(|_| ()).map_err(gone_is_conflict)
+    }
+
+    async fn patch_status<K>(&self, namespace: &str, name: &str, patch: &Value) -> Result<(), Error>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
+    {
+        let api = self.api::<K>(Some(namespace));
         bounded(api.patch_status(name, &manager(), &Patch::Merge(patch))).await.map(|_| ()).map_err(gone_is_conflict)
+    }
+
+    /// What the API server has against this Job, which it is not to create.
+    ///
+    /// # Errors
+    /// See [`Error`]; also where the answer does not speak of the Job itself (a quota).
+    pub async fn try_job(&self, namespace: &str, job: &Job) -> Result<Result<(), String>, Error> {
+        let params = PostParams { dry_run: true, field_manager: Some(FIELD_MANAGER.to_owned()) };
+        match bounded(self.api::<Job>(Some(namespace)).create(&params, job)).await {
+            Err(Error::Call(kube::Error::Api(status))) if refusal(&status) == Some(reason::INVALID_AGENT) => {
+                Ok(Err(status.message.clone()))
+            }
+            other => other.map(|_| Ok(())),
+        }
+    }
+
+    /// Writes an Agent's status.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn patch_agent_status(&self, namespace: &str, name: &str, patch: &Value) -> Result<(), Error> {
+        self.patch_status::<DeserializeGuard<Agent>>(namespace, name, patch).await
     }
 
     /// Writes an Event. It is told, not needed: a failure is only logged.

@@ -3,6 +3,7 @@
 //! Nothing here may depend on why `reconcile` was called. A look into the caches only decides whether
 //! there is anything to do; all that is written is decided on what the API server says now.
 
+mod agents;
 mod cache;
 mod observe;
 
@@ -51,16 +52,17 @@ struct Context {
     failures: Mutex<HashMap<ObjectRef<Guarded>, u32>>,
 }
 
-/// Reconciles the TaskRuns of a namespace, or of all, until `shutdown` resolves; calls in flight are
+/// Reconciles the TaskRuns and Agents of a namespace, or of all, until `shutdown` resolves; calls in flight are
 /// finished first.
 pub async fn run(
     api_server: ApiServer,
     namespace: Option<String>,
     settings: Settings,
     metrics: Arc<Metrics>,
-    shutdown: impl Future<Output = ()> + Send + Sync + 'static,
+    shutdown: impl Future<Output = ()> + Clone + Send + Sync + 'static,
 ) {
     let namespace = namespace.as_deref();
+    let agents_are_tried = agents::run(api_server.clone(), namespace, shutdown.clone());
     let (caches, writers) = Caches::new();
     let watch = watcher::Config::default().page_size(PAGE_SIZE).timeout(WATCH_SECONDS);
     let ours = watch.clone().labels(TASK_LABEL);
@@ -84,7 +86,7 @@ pub async fn run(
     let waiting = caches.clone();
     let default_agent = settings.default_agent.clone();
     let context = Context { api_server, caches: caches.clone(), settings, metrics, failures: Mutex::default() };
-    Controller::for_stream(task_runs, caches.task_runs)
+    let task_runs_are_reconciled = Controller::for_stream(task_runs, caches.task_runs)
         .with_config(Config::default().concurrency(CONCURRENCY))
         .owns_stream(jobs)
         .watches_stream(pods, |pod: Pod| cache::task_run_of(&pod))
@@ -97,8 +99,8 @@ pub async fn run(
                 tracing::warn!(%error, "failed to watch");
             }
             std::future::ready(())
-        })
-        .await;
+        });
+    futures::join!(task_runs_are_reconciled, agents_are_tried);
 }
 
 async fn reconcile(task_run: Arc<Guarded>, ctx: Arc<Context>) -> Result<Action, Error> {
@@ -123,12 +125,13 @@ async fn reconcile_task_run(cached: &TaskRun, ctx: &Context) -> Result<Action, E
         let Some(mut observed) = observe::observe(ctx, cached).await? else {
             return Ok(Action::await_change());
         };
-        observed.refused = refused.take();
+        let version = observed.task_run.metadata.resource_version.clone();
+        observed.refused = refused.take().filter(|(of, _)| *of == version).map(|(_, refusal)| refusal);
         let plan = plan(&observed);
         match execute(ctx, &observed.task_run, &plan).await {
             Ok(()) if plan.next == Next::Again => {}
             Ok(()) => return Ok(plan.next.into()),
-            Err(Error::Refused { reason, message }) => refused = Some((reason, message)),
+            Err(Error::Refused { reason, message }) => refused = Some((version, (reason, message))),
             Err(Error::Conflict(message)) => tracing::debug!(message, "conflict, observing again"),
             Err(error) => return Err(error),
         }
@@ -175,7 +178,12 @@ fn error_policy(task_run: Arc<Guarded>, error: &Error, ctx: Arc<Context>) -> Act
     let mut failures = ctx.failures.lock().unwrap_or_else(PoisonError::into_inner);
     let count = failures.entry(object.clone()).or_default();
     *count += 1;
-    let wait = BACKOFF.0.saturating_mul(1 << (*count).min(16)).min(BACKOFF.1);
     tracing::warn!(%error, task_run = object.name, namespace = object.namespace, failures = *count, "reconcile failed");
-    Action::requeue(wait.mul_f64(0.5 + fastrand::f64() / 2.0))
+    Action::requeue(backoff(*count))
+}
+
+/// How long to wait after so many failures.
+fn backoff(failures: u32) -> Duration {
+    let wait = BACKOFF.0.saturating_mul(1 << failures.min(16)).min(BACKOFF.1);
+    wait.mul_f64(0.5 + fastrand::f64() / 2.0)
 }

@@ -9,7 +9,7 @@ mod condition;
 mod name;
 mod task_run;
 
-pub use agent::{Agent, AgentSpec, Workspace};
+pub use agent::{Agent, AgentSpec, AgentStatus, Workspace};
 pub use condition::{Conditions, reason};
 pub use name::{RunId, TaskNames, is_env_name, is_filename, is_label, is_reserved_env_name, is_subdomain};
 pub use task_run::{
@@ -28,6 +28,10 @@ pub const MANAGED_BY: &str = "taskrun-operator";
 pub const FINALIZER: &str = "orchestrator.io/run-cleanup";
 /// Scheduling gate in every pod template of ours: no pod starts before the run is released.
 pub const RELEASE_GATE: &str = "orchestrator.io/release";
+/// Kueue's label: the queue that a `TaskRun`'s runs wait in; on a Job, that Kueue decides when it starts.
+pub const QUEUE_LABEL: &str = "kueue.x-k8s.io/queue-name";
+/// Annotation on a Job: the queue that it is put in at its release.
+pub const QUEUE_ANNOTATION: &str = "orchestrator.io/queue-name";
 /// Annotation on a `TaskRun`: the user who caused its present `contextVersion`.
 pub const CHANGED_BY: &str = "orchestrator.io/context-changed-by";
 /// Label on all that belongs to a run: `{service}-{task}`, shared by all runs of the task. Our Jobs and

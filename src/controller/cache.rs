@@ -3,7 +3,7 @@
 //! They wake the reconciler and let it see that nothing is to be done. No markdown is kept, and
 //! nothing is decided on them alone that writes.
 
-use crate::crd::{Agent, TASK_LABEL, TASK_RUN_LABEL, TaskNames, TaskRun};
+use crate::crd::{Agent, QUEUE_ANNOTATION, TASK_LABEL, TASK_RUN_LABEL, TaskNames, TaskRun};
 use crate::plan::{Next, Observed, is_owned, plan};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
@@ -57,10 +57,13 @@ impl Caches {
     }
 
     /// When to look again, if the copies say that there is nothing to do now. A version that is not
-    /// recorded always has something to do, and so has a deletion.
+    /// recorded and waits for no other always has something to do, and so have a deletion and a history
+    /// that is too long.
     pub async fn look(&self, task_run: &TaskRun, names: TaskNames) -> Option<Next> {
         self.ready().await;
-        if task_run.present_run().is_none() || task_run.metadata.deletion_timestamp.is_some() {
+        let is_started = task_run.present_run().or(task_run.awaited_run()).is_some();
+        let is_surplus = !task_run.surplus_runs().is_empty();
+        if !is_started || is_surplus || task_run.metadata.deletion_timestamp.is_some() {
             return None;
         }
         let observed = Observed {
@@ -69,6 +72,8 @@ impl Caches {
             other_jobs: self.other_jobs(task_run),
             pods: self.pods.of_task(task_run),
             config_map: None,
+            config_maps: None,
+            workload: None,
             agent: None,
             refused: None,
             names,
@@ -113,8 +118,6 @@ impl Caches {
     pub fn agent(&self, task_run: &TaskRun, name: &str) -> Option<Result<Agent, String>> {
         let agent = ObjectRef::new(name).within(&task_run.namespace().unwrap_or_default());
         let found = self.agents.get(&agent)?;
-        // what is quoted may be anything that the Agent holds
-        let unquoted = |error: &str| error.split('"').step_by(2).collect::<Vec<_>>().join("…");
         Some(found.0.clone().map_err(|invalid| format!("cannot be read: {}", unquoted(&invalid.error))))
     }
 
@@ -130,6 +133,11 @@ impl Caches {
         let waiting = all.iter().filter(|guarded| guarded.0.as_ref().is_ok_and(waits));
         waiting.map(|guarded| ObjectRef::from_obj(&**guarded)).collect()
     }
+}
+
+/// An error without what it quotes, which may be anything that the object holds.
+pub fn unquoted(error: &str) -> String {
+    error.split('"').step_by(2).collect::<Vec<_>>().join("…")
 }
 
 /// The time, read in one place.
@@ -217,7 +225,9 @@ pub fn prune_task_run(task_run: &mut Guarded) {
 /// Leaves out what no decision needs: all of the template but its gates.
 pub fn prune_job(job: &mut Job) {
     job.metadata.managed_fields = None;
-    job.metadata.annotations = None;
+    if let Some(annotations) = &mut job.metadata.annotations {
+        annotations.retain(|key, _| key == QUEUE_ANNOTATION);
+    }
     if let Some(pod) = job.spec.as_mut().and_then(|spec| spec.template.spec.as_mut()) {
         keep_gates(pod);
     }

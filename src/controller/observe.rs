@@ -4,11 +4,12 @@ use super::Context;
 use super::cache::now;
 use crate::client::Error;
 use crate::crd::{Agent, TASK_RUN_UID_LABEL, TaskRun, TaskRunSpec};
-use crate::plan::{Observed, is_finished, is_owned, task_selector};
+use crate::plan::{Observed, is_finished, is_owned, is_queued, task_selector};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::core::DynamicObject;
 use kube::{Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
@@ -28,46 +29,80 @@ pub async fn observe(ctx: &Context, cached: &TaskRun) -> Result<Option<Observed>
         (None, false) => ctx.api_server.fetch_config_map(&namespace, &run).await?,
         _ => None,
     };
+    let is_surplus = is_recorded && !task_run.surplus_runs().is_empty();
+    let config_maps = match is_surplus {
+        true => Some(ctx.api_server.list_config_maps(&namespace, &task_selector(&task_run.spec.run_id())).await?),
+        false => None,
+    };
+    let other_jobs = other_jobs(ctx, &task_run, job.as_ref(), is_surplus).await?;
     Ok(Some(Observed {
-        other_jobs: other_jobs(ctx, &task_run).await?,
-        pods: pods(ctx, &task_run, job.as_ref(), is_recorded).await?,
+        pods: pods(ctx, &task_run, job.as_ref(), &other_jobs).await?,
+        workload: workload(ctx, &task_run, job.iter().chain(&other_jobs)).await?,
+        other_jobs,
         agent: agent(ctx, &task_run),
         task_run,
         job,
         config_map,
+        config_maps,
         refused: None,
         names: ctx.settings.names,
         now: now(),
     }))
 }
 
-/// Jobs of other versions. Those that may have pods are recorded, so they are read live; others can
-/// never start, and the cache is good enough to find them. A deletion has to find all.
-async fn other_jobs(ctx: &Context, task_run: &TaskRun) -> Result<Vec<Job>, Error> {
+/// Jobs other than the present version's. All of the task where a run may be recorded or all must be
+/// found. Else those that may have pods are recorded, so they are read live; others can never start, and
+/// the cache is good enough to find them.
+async fn other_jobs(ctx: &Context, task_run: &TaskRun, job: Option<&Job>, is_surplus: bool) -> Result<Vec<Job>, Error> {
     let present = task_run.spec.run_id().to_string();
-    let is_ours = |job: &Job| job.name_any() != present && is_owned(&job.metadata, &task_run.metadata);
-    if task_run.metadata.deletion_timestamp.is_some() {
+    let is_other = |job: &Job| job.name_any() != present;
+    let records = task_run.present_run().is_none() && job.is_some();
+    if records || is_surplus || task_run.metadata.deletion_timestamp.is_some() {
         let jobs = list_of_task::<Job>(ctx, task_run).await?;
-        return Ok(jobs.into_iter().filter(is_ours).collect());
+        return Ok(jobs.into_iter().filter(is_other).collect());
     }
     let mut jobs = ctx.caches.other_jobs(task_run);
     let runs = task_run.status.iter().flat_map(|status| &status.runs);
     for name in runs.filter(|run| run.outcome.is_none()).filter_map(|run| run.job_name.as_ref()) {
         jobs.retain(|job| job.name_any() != *name);
         let live = ctx.api_server.fetch::<Job>(&task_run.namespace().unwrap_or_default(), name).await?;
-        jobs.extend(live.filter(is_ours));
+        jobs.extend(live.filter(is_other));
     }
     Ok(jobs)
 }
 
 /// Pods of the task: live where it is decided whether a run may start or how it ended.
-async fn pods(ctx: &Context, task_run: &TaskRun, job: Option<&Job>, is_recorded: bool) -> Result<Vec<Pod>, Error> {
-    let has_ended = job.is_some_and(is_finished);
-    let decides = (!is_recorded && job.is_some()) || has_ended || task_run.metadata.deletion_timestamp.is_some();
-    match decides {
+async fn pods(ctx: &Context, task_run: &TaskRun, job: Option<&Job>, others: &[Job]) -> Result<Vec<Pod>, Error> {
+    let records = task_run.present_run().is_none() && job.is_some();
+    let runs = task_run.status.iter().flat_map(|status| &status.runs).filter(|run| run.outcome.is_none());
+    let goes_on: Vec<_> = runs.filter_map(|run| run.job_uid.as_ref()).collect();
+    let is_the_end =
+        |job: &Job| is_finished(job) && job.metadata.uid.as_ref().is_some_and(|uid| goes_on.contains(&uid));
+    let ends = job.into_iter().chain(others).any(is_the_end);
+    match records || ends || task_run.metadata.deletion_timestamp.is_some() {
         true => list_of_task(ctx, task_run).await,
         false => Ok(ctx.caches.pods.of_task(task_run)),
     }
+}
+
+/// What Kueue made of the run's Job, where a queued run is suspended or was.
+async fn workload<'a>(
+    ctx: &Context,
+    task_run: &TaskRun,
+    mut jobs: impl Iterator<Item = &'a Job>,
+) -> Result<Option<DynamicObject>, Error> {
+    let run = task_run.present_run().or(task_run.awaited_run()).filter(|run| run.outcome.is_none());
+    let was_suspended = task_run
+        .status
+        .iter()
+        .flat_map(|status| &status.conditions)
+        .any(|c| c.type_ == "Suspended" && c.status == "True");
+    let is_suspended = task_run.spec.suspend == Some(true) || was_suspended;
+    let Some(uid) = run.filter(|_| is_suspended).and_then(|run| run.job_uid.as_ref()) else { return Ok(None) };
+    if !jobs.any(|job| job.metadata.uid.as_ref() == Some(uid) && is_queued(job)) {
+        return Ok(None);
+    }
+    ctx.api_server.fetch_workload(&task_run.namespace().unwrap_or_default(), uid).await
 }
 
 /// All pods or Jobs of the task as they are now, whoever owns them.
@@ -90,6 +125,8 @@ pub async fn observe_unreadable(ctx: &Context, metadata: &ObjectMeta) -> Result<
         task_run: TaskRun { metadata: metadata.clone(), spec: TaskRunSpec::default(), status: None },
         job: None,
         config_map: None,
+        config_maps: None,
+        workload: None,
         agent: None,
         refused: None,
         names: ctx.settings.names,

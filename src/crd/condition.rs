@@ -18,6 +18,14 @@ pub mod reason {
     pub const SUCCEEDED: &str = "Succeeded";
     /// An earlier run's pod still lives.
     pub const WAITING_FOR_PREVIOUS_RUN: &str = "WaitingForPreviousRun";
+    /// Kueue has not admitted the run yet.
+    pub const QUEUED: &str = "Queued";
+    /// The Job may start, and nobody makes its pod: the Job controller's word for it.
+    pub const FAILED_CREATE: &str = "FailedCreate";
+    /// No volume for the pod's claim.
+    pub const UNBOUND_CLAIM: &str = "UnboundPersistentVolumeClaim";
+    /// No node takes the pod.
+    pub const UNSCHEDULABLE: &str = "Unschedulable";
     /// `spec.suspend` is set.
     pub const SUSPENDED: &str = "Suspended";
     /// `spec.cancel` is set.
@@ -38,6 +46,8 @@ pub mod reason {
     pub const JOB_GONE: &str = "JobGone";
     /// The Job failed without saying why.
     pub const JOB_FAILED: &str = "JobFailed";
+    /// The Agent: a Job could be made of it.
+    pub const VALID: &str = "Valid";
     /// Nothing is wrong.
     pub const AS_EXPECTED: &str = "AsExpected";
 }

@@ -87,18 +87,18 @@ pub struct TaskRunSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cancel: Option<bool>,
 
-    /// Whether new context ends the running Job (`Restart`, the default) or waits for it. Without effect
-    /// so far: it ends the Job.
+    /// Whether new context ends the running Job (`Restart`, the default) or waits for its end
+    /// (`AfterCompletion`); of several versions that wait only the newest runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context_update_policy: Option<ContextUpdatePolicy>,
 
-    /// Finished runs that are kept, each with its files. Default: 10. Without effect so far.
+    /// Finished runs of older versions that are kept, each with its Job and its files. Default: 10.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100))]
     pub history_limit: Option<u32>,
 
-    /// Seconds after the end of the last run at which this TaskRun is deleted. Default: never. Without
-    /// effect so far. Without effect so far.
+    /// Seconds after the end of the newest version's run at which this TaskRun is deleted. Default:
+    /// never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 2_147_483_647))]
     pub ttl_seconds_after_finished: Option<u32>,
@@ -118,6 +118,23 @@ impl TaskRun {
     #[must_use]
     pub fn present_run(&self) -> Option<&RunStatus> {
         self.status.as_ref()?.run(self.spec.context_version)
+    }
+
+    /// The older run whose end the present version waits for, if `AfterCompletion` says so.
+    #[must_use]
+    pub fn awaited_run(&self) -> Option<&RunStatus> {
+        let waits = self.spec.context_update_policy == Some(ContextUpdatePolicy::AfterCompletion);
+        let older = self.status.as_ref().filter(|_| waits && self.present_run().is_none())?;
+        older.runs.iter().rfind(|run| run.outcome.is_none() && run.context_version < self.spec.context_version)
+    }
+
+    /// The older runs that have ended and that `historyLimit` leaves no place for.
+    #[must_use]
+    pub fn surplus_runs(&self) -> &[RunStatus] {
+        let present = self.spec.context_version;
+        let runs = self.status.as_ref().map(|status| status.runs.as_slice()).unwrap_or_default();
+        let ended = runs.iter().take_while(|run| run.outcome.is_some() && run.context_version < present).count();
+        &runs[..ended.saturating_sub(self.spec.history_limit())]
     }
 }
 

@@ -4,7 +4,8 @@
 //! string: files are mounted, environment is passed as literal values.
 
 use crate::crd::{
-    Agent, EnvVar as TaskEnv, MANAGED_BY, RELEASE_GATE, RunId, TASK_LABEL, TASK_RUN_LABEL, TASK_RUN_UID_LABEL, TaskRun,
+    Agent, EnvVar as TaskEnv, MANAGED_BY, QUEUE_ANNOTATION, QUEUE_LABEL, RELEASE_GATE, RunId, TASK_LABEL,
+    TASK_RUN_LABEL, TASK_RUN_UID_LABEL, TaskRun,
 };
 use k8s_openapi::api::batch::v1::{Job, JobSpec};
 use k8s_openapi::api::core::v1::{
@@ -220,10 +221,18 @@ fn run_metadata(task_run: &TaskRun) -> ObjectMeta {
     }
 }
 
-/// Of the template's metadata only labels and annotations are taken, and ours win.
+/// Of the template's metadata only labels and annotations are taken, and ours win. The queue, which the
+/// TaskRun's label names or else the template's, waits in an annotation: Kueue must not see the Job before
+/// its release.
 fn job_metadata(task_run: &TaskRun, template: ObjectMeta) -> ObjectMeta {
     let ours = run_metadata(task_run);
     let mut labels = template.labels.unwrap_or_default();
+    let of_template = labels.remove(QUEUE_LABEL);
+    let mut annotations = template.annotations.unwrap_or_default();
+    annotations.remove(QUEUE_ANNOTATION);
+    let queue = task_run.labels().get(QUEUE_LABEL).cloned().or(of_template);
+    annotations.extend(queue.map(|queue| (QUEUE_ANNOTATION.to_owned(), queue)));
     labels.extend(ours.labels.clone().unwrap_or_default());
-    ObjectMeta { labels: Some(labels), annotations: template.annotations, ..ours }
+    let annotations = Some(annotations).filter(|annotations| !annotations.is_empty());
+    ObjectMeta { labels: Some(labels), annotations, ..ours }
 }

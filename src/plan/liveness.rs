@@ -1,6 +1,6 @@
 //! Whose an object is, which Jobs have ended, and which pods may run.
 
-use crate::crd::{Outcome, RELEASE_GATE};
+use crate::crd::{Outcome, QUEUE_ANNOTATION, QUEUE_LABEL, RELEASE_GATE};
 use k8s_openapi::api::batch::v1::{Job, JobCondition};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -23,6 +23,27 @@ pub fn is_finished(job: &Job) -> bool {
 /// knows that older ones are deleted, and makes no more pods of them.
 pub(super) fn is_known(job: &Job) -> bool {
     job.status.as_ref().is_some_and(|status| status.start_time.is_some() || status.conditions.is_some())
+}
+
+/// Whether the Job's pods would still come behind our gate.
+pub(super) fn has_gate(job: &Job) -> bool {
+    let template = job.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
+    template.is_some_and(|pod| pod.scheduling_gates.iter().flatten().any(|gate| gate.name == RELEASE_GATE))
+}
+
+pub(super) fn is_suspended(job: &Job) -> bool {
+    job.spec.as_ref().and_then(|spec| spec.suspend) == Some(true)
+}
+
+/// The Kueue queue of a Job: that which it is in, or is to be put in at its release.
+pub(super) fn queue(job: &Job) -> Option<&str> {
+    job.labels().get(QUEUE_LABEL).or_else(|| job.annotations().get(QUEUE_ANNOTATION)).map(String::as_str)
+}
+
+/// Whether Kueue knows the Job, and decides when it starts.
+#[must_use]
+pub fn is_queued(job: &Job) -> bool {
+    job.labels().contains_key(QUEUE_LABEL)
 }
 
 /// How the Job ended, with the condition that says so: never by counting failed pods.

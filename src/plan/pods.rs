@@ -1,7 +1,7 @@
 //! What a run's pods say: how many have started, what the last one's words were, why one is stuck.
 
 use super::liveness::has_started;
-use crate::crd::RunStatus;
+use crate::crd::{RunStatus, reason};
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kube::ResourceExt;
 
@@ -65,10 +65,15 @@ pub(super) fn stuck(pod: &Pod) -> Option<(String, String)> {
     });
     let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
     let unscheduled =
-        conditions.iter().find(|c| c.type_ == "PodScheduled" && c.reason.as_deref() == Some("Unschedulable"));
+        conditions.iter().find(|c| c.type_ == "PodScheduled" && c.reason.as_deref() == Some(reason::UNSCHEDULABLE));
     waiting.or_else(|| {
-        unscheduled
-            .map(|_| ("Unschedulable".to_owned(), format!("no node takes pod {}: see its events", pod.name_any())))
+        // the scheduler's own message counts nodes: it would change the status with each of them
+        let message = unscheduled?.message.as_deref().unwrap_or_default().to_lowercase();
+        let (reason, why) = match message.contains("persistentvolumeclaim") {
+            true => (reason::UNBOUND_CLAIM, "its volume claim is not bound"),
+            false => (reason::UNSCHEDULABLE, "no node takes it"),
+        };
+        Some((reason.to_owned(), format!("pod {} does not start: {why}, see its events", pod.name_any())))
     })
 }
 

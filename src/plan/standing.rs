@@ -1,8 +1,8 @@
 //! Where the present version stands: what its status shall say.
 
-use super::Observed;
-use super::liveness::{has_started, is_alive, job_uid, outcome};
+use super::liveness::{has_started, is_alive, is_queued, is_suspended, job_uid, outcome, queue};
 use super::pods::{count_attempts, last_word, stuck};
+use super::{Observed, STARTS_WITHIN};
 use crate::crd::{CHANGED_BY, Outcome, Phase, RunStatus, reason};
 use k8s_openapi::api::batch::v1::{Job, JobCondition};
 use k8s_openapi::api::core::v1::Pod;
@@ -117,9 +117,12 @@ impl Standing {
             let why = condition.reason.as_deref().filter(|_| outcome == Outcome::Failed);
             return Self { reason: why.unwrap_or(default_reason(outcome)).to_owned(), ..Self::ended(&run) };
         }
-        if job.spec.as_ref().and_then(|spec| spec.suspend) == Some(true) && observed.task_run.spec.suspend == Some(true)
-        {
+        if is_suspended(job) && observed.task_run.spec.suspend == Some(true) {
             return Self { run: Some(run), ..Self::suspended() };
+        }
+        if is_suspended(job) && is_queued(job) {
+            let message = format!("Job {name} waits in queue {}", queue(job).unwrap_or_default());
+            return Self { run: Some(run), ..Self::new(Phase::Pending, reason::QUEUED, &message) };
         }
         if job.metadata.deletion_timestamp.is_some() {
             let message = format!("Job {name} is being deleted");
@@ -132,7 +135,7 @@ impl Standing {
             let message = format!("Job {name} is running");
             return Self { run: Some(run), ..Self::new(Phase::Running, reason::RUNNING, &message) };
         }
-        let stuck = pods.iter().find_map(|pod| stuck(pod));
+        let stuck = pods.iter().find_map(|pod| stuck(pod)).or_else(|| observed.lacks_pod(job, &pods));
         let message = stuck.clone().map_or_else(|| format!("Job {name} is about to start"), |(_, message)| message);
         let why = stuck.as_ref().map_or(reason::STARTING, |(reason, _)| reason);
         Self { run: Some(run), stalled: stuck.is_some(), ..Self::new(Phase::Pending, why, &message) }
@@ -144,6 +147,20 @@ impl Standing {
         let phase = if outcome == Outcome::Succeeded { Phase::Succeeded } else { Phase::Failed };
         let message = run.message.as_deref().unwrap_or_default();
         Self { run: Some(run.clone()), ..Self::new(phase, default_reason(outcome), message) }
+    }
+}
+
+impl Observed {
+    /// A Job that may start and gets no pod: why stands only in its events.
+    fn lacks_pod(&self, job: &Job, pods: &[&Pod]) -> Option<(String, String)> {
+        let started = job.status.as_ref()?.start_time.as_ref()?.0;
+        let lacks = pods.is_empty() && !is_suspended(job) && self.now >= started + STARTS_WITHIN;
+        let seconds = STARTS_WITHIN.as_secs();
+        let message = format!(
+            "Job {} has had no pod for {seconds} s: a quota or a policy may forbid it, see the Job's events",
+            job.name_any()
+        );
+        lacks.then(|| (reason::FAILED_CREATE.to_owned(), message))
     }
 }
 

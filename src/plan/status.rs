@@ -2,10 +2,10 @@
 //!
 //! Events come from the difference between the old and the new status, so that a transition is told once.
 
-use super::liveness::outcome;
+use super::liveness::is_finished;
 use super::standing::{Standing, cut, over};
 use super::{Observed, Step};
-use crate::crd::{Conditions, Outcome, Phase, RunStatus, TaskRunStatus};
+use crate::crd::{Conditions, ContextUpdatePolicy, Outcome, Phase, RunStatus, TaskRunStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use serde_json::{Map, Value, json};
 
@@ -55,7 +55,8 @@ pub(super) fn status_steps(observed: &Observed, standing: &Standing) -> Vec<Step
 }
 
 fn next_status(observed: &Observed, old: &TaskRunStatus, standing: &Standing) -> TaskRunStatus {
-    let version = observed.task_run.spec.context_version;
+    let run = standing.run.as_ref();
+    let version = run.map_or(observed.task_run.spec.context_version, |run| run.context_version);
     let conditions = Conditions {
         reason: &standing.reason,
         message: &standing.message,
@@ -65,7 +66,6 @@ fn next_status(observed: &Observed, old: &TaskRunStatus, standing: &Standing) ->
         stalled: standing.stalled,
     };
     let generation = observed.task_run.metadata.generation;
-    let run = standing.run.as_ref();
     TaskRunStatus {
         phase: Some(standing.phase),
         job_name: run.and_then(|run| run.job_name.clone()),
@@ -96,47 +96,59 @@ fn keep_reason(mut conditions: Vec<Condition>, old: &TaskRunStatus, standing: &S
     conditions
 }
 
-/// The runs with the present one put in; older ones that had not ended are over once it is recorded,
-/// and versions passed over in a burst are listed without a Job.
+/// The runs with the standing's put in. An older one whose Job has ended or is gone is over; all are once a
+/// newer one is recorded, and versions passed over in a burst are then listed without a Job.
 fn next_runs(observed: &Observed, old: &TaskRunStatus, standing: &Standing) -> Vec<RunStatus> {
-    let Some(run) = &standing.run else { return old.runs.clone() };
-    let version = run.context_version;
-    let mut runs: Vec<RunStatus> = old.runs.iter().filter(|r| r.context_version != version).cloned().collect();
-    if standing.ends_older {
-        for older in runs.iter_mut().filter(|older| older.outcome.is_none()) {
-            *older = end_older(observed, older, version);
-        }
-        let last = runs.iter().map(|run| run.context_version).max();
-        let passed_over = last.map_or(version..version, |last| last.saturating_add(1)..version);
-        // a burst may pass over many, and only the last ones fit the history
-        let keep = u32::try_from(observed.task_run.spec.history_limit()).unwrap_or(u32::MAX);
-        let first = passed_over.end.saturating_sub(keep).max(passed_over.start);
-        runs.extend((first..passed_over.end).map(|version| RunStatus {
-            context_version: version,
-            outcome: Some(Outcome::Superseded),
-            completion_time: Some(Time(observed.now)),
-            message: Some("a newer version came before it started".to_owned()),
-            ..RunStatus::default()
-        }));
+    let surplus = observed.config_maps.as_ref().map_or(0, |_| observed.task_run.surplus_runs().len());
+    let spoken_of = standing.run.as_ref().map(|run| run.context_version);
+    let others = old.runs.iter().skip(surplus).filter(|run| Some(run.context_version) != spoken_of);
+    let mut runs: Vec<RunStatus> = others.map(|run| end_older(observed, run, standing.ends_older)).collect();
+    if let Some(version) = spoken_of.filter(|_| standing.ends_older) {
+        runs.extend(passed_over(observed, &runs, version));
     }
-    runs.push(run.clone());
+    runs.extend(standing.run.clone());
     runs.sort_by_key(|run| run.context_version);
     runs.drain(..runs.len().saturating_sub(MAX_RUNS));
     runs
 }
 
-fn end_older(observed: &Observed, older: &RunStatus, version: u32) -> RunStatus {
-    let job = observed.other_jobs.iter().find(|job| job.metadata.uid.is_some() && job.metadata.uid == older.job_uid);
-    if let Some(job) = job.filter(|job| outcome(job).is_some())
-        && let Some(run) = Standing::of_job(observed, older, job).run
-    {
-        return run;
-    }
-    RunStatus {
+/// The versions between the last run and this one; a burst may pass over many, and only the last ones fit
+/// the history.
+fn passed_over(observed: &Observed, runs: &[RunStatus], version: u32) -> Vec<RunStatus> {
+    let last = runs.iter().map(|run| run.context_version).max();
+    let first = last.map_or(version, |last| last.saturating_add(1));
+    let keep = u32::try_from(observed.task_run.spec.history_limit()).unwrap_or(u32::MAX);
+    let versions = first.max(version.saturating_sub(keep))..version;
+    let passed_over = |version| RunStatus {
+        context_version: version,
         outcome: Some(Outcome::Superseded),
         completion_time: Some(Time(observed.now)),
-        message: Some(format!("superseded by version {version}")),
-        ..over(older)
+        message: Some("a newer version came before it started".to_owned()),
+        ..RunStatus::default()
+    };
+    versions.map(passed_over).collect()
+}
+
+fn end_older(observed: &Observed, older: &RunStatus, ends: bool) -> RunStatus {
+    if older.outcome.is_some() {
+        return older.clone();
+    }
+    let job = observed.other_jobs.iter().find(|job| job.metadata.uid.is_some() && job.metadata.uid == older.job_uid);
+    let spec = &observed.task_run.spec;
+    match (job, spec.context_update_policy.unwrap_or_default()) {
+        (Some(job), _) if is_finished(job) => {
+            Standing::of_job(observed, older, job).run.unwrap_or_else(|| older.clone())
+        }
+        (Some(_), _) if !ends => older.clone(),
+        (_, ContextUpdatePolicy::AfterCompletion) => {
+            Standing::gone(observed, older).run.unwrap_or_else(|| older.clone())
+        }
+        (_, ContextUpdatePolicy::Restart) => RunStatus {
+            outcome: Some(Outcome::Superseded),
+            completion_time: Some(Time(observed.now)),
+            message: Some(format!("superseded by version {}", spec.context_version)),
+            ..over(older)
+        },
     }
 }
 

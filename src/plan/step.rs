@@ -5,7 +5,9 @@ use super::liveness::is_gated;
 use crate::crd::RELEASE_GATE;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
+use kube::core::DynamicObject;
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -16,6 +18,13 @@ pub enum Step {
     PatchFinalizers(Value),
     /// Creates the version's ConfigMap.
     CreateConfigMap(Box<ConfigMap>),
+    /// Deletes the ConfigMap of a run that the history has no place for, under its uid.
+    DeleteConfigMap {
+        /// Its name.
+        name: String,
+        /// Its uid, a precondition.
+        uid: String,
+    },
     /// Creates the task's workspace, if it is not there.
     CreateClaim(Box<PersistentVolumeClaim>),
     /// Creates the version's Job: suspended and gated, so it starts nothing.
@@ -29,8 +38,8 @@ pub enum Step {
         /// Its resourceVersion, a precondition where it must be as it was seen.
         resource_version: Option<String>,
     },
-    /// Lets the Job start (its gate lifted and unsuspended), suspends it or ends it with its Job kept:
-    /// merge patch under uid and resourceVersion.
+    /// Lets the Job start (its gate lifted, and unsuspended or queued), suspends it or ends it with its Job
+    /// kept: merge patch under uid and resourceVersion.
     PatchJob {
         /// Its name.
         name: String,
@@ -51,6 +60,21 @@ pub enum Step {
         /// Its uid, a precondition.
         uid: String,
         /// Its resourceVersion, a precondition: lifting the gate changes it.
+        resource_version: Option<String>,
+    },
+    /// Holds a queued run, or lets Kueue admit it again: merge patch of its Workload, whose `apiVersion`
+    /// it names, under uid and resourceVersion.
+    PatchWorkload {
+        /// Its name.
+        name: String,
+        /// The merge patch.
+        patch: Value,
+    },
+    /// Deletes the TaskRun, whose time is over, unless it has changed since.
+    DeleteTaskRun {
+        /// Its uid, a precondition.
+        uid: String,
+        /// Its resourceVersion, a precondition: new context keeps it.
         resource_version: Option<String>,
     },
     /// Merge patch of the status, under the TaskRun's resourceVersion.
@@ -92,9 +116,10 @@ impl Plan {
 }
 
 /// Under the Job's uid and resourceVersion.
-pub(super) fn patch_job(job: &Job, spec: &Value) -> Step {
-    let metadata = json!({"uid": job.metadata.uid, "resourceVersion": job.metadata.resource_version});
-    Step::PatchJob { name: job.name_any(), patch: json!({"metadata": metadata, "spec": spec}) }
+pub(super) fn patch_job(job: &Job, mut patch: Value) -> Step {
+    patch["metadata"]["uid"] = json!(job.metadata.uid);
+    patch["metadata"]["resourceVersion"] = json!(job.metadata.resource_version);
+    Step::PatchJob { name: job.name_any(), patch }
 }
 
 /// Nothing where it is being deleted already.
@@ -111,6 +136,20 @@ fn delete_job_at(job: &Job, resource_version: Option<String>) -> Option<Step> {
     let uid = job.metadata.uid.clone()?;
     let is_going = job.metadata.deletion_timestamp.is_some();
     (!is_going).then(|| Step::DeleteJob { name: job.name_any(), uid, resource_version })
+}
+
+/// Under the Workload's uid and resourceVersion.
+pub(super) fn patch_workload(workload: &DynamicObject, active: bool) -> Step {
+    let api_version = workload.types.as_ref().map(|types| types.api_version.as_str());
+    let metadata = json!({"uid": workload.metadata.uid, "resourceVersion": workload.metadata.resource_version});
+    let patch = json!({"apiVersion": api_version, "metadata": metadata, "spec": {"active": active}});
+    Step::PatchWorkload { name: workload.name_any(), patch }
+}
+
+/// Nothing where it is being deleted already.
+pub(super) fn delete_config_map(metadata: &ObjectMeta) -> Option<Step> {
+    let (name, uid) = (metadata.name.clone()?, metadata.uid.clone()?);
+    metadata.deletion_timestamp.is_none().then_some(Step::DeleteConfigMap { name, uid })
 }
 
 /// Nothing where it is being deleted already.

@@ -1,15 +1,18 @@
 //! The run protocol, played in a small cluster in memory.
 
+mod agents;
 mod deletion;
+mod history;
 mod laws;
 mod objects;
 mod operator;
 mod scenarios;
 mod standing;
+mod waiting;
 mod world;
 
 use super::*;
-use crate::crd::{AgentSpec, MarkdownFile, Outcome, Phase, TaskRunSpec};
+use crate::crd::{AgentSpec, ContextUpdatePolicy, MarkdownFile, Outcome, Phase, TaskRunSpec};
 use k8s_openapi::api::batch::v1::JobTemplateSpec;
 use serde_json::Value;
 
@@ -42,6 +45,12 @@ fn agent() -> Agent {
     Agent::new("coder", AgentSpec { job_template: template, context_mount_path: None, workspace: None })
 }
 
+/// The task's ConfigMaps, where its history is to be cut.
+fn config_maps(task_run: &TaskRun, world: &world::World) -> Option<Vec<ObjectMeta>> {
+    let is_due = task_run.present_run().is_some() && !task_run.surplus_runs().is_empty();
+    is_due.then(|| world.config_maps.values().map(|config_map| config_map.metadata.clone()).collect())
+}
+
 /// All that there is, read at once.
 fn observed(world: &world::World) -> Observed {
     let task_run = world.task_run.clone().unwrap();
@@ -51,6 +60,8 @@ fn observed(world: &world::World) -> Observed {
         other_jobs: world.jobs.values().filter(|job| job.name_any() != name).cloned().collect(),
         pods: world.pods.values().cloned().collect(),
         config_map: world.config_maps.get(&name).map(|config_map| config_map.metadata.clone()),
+        config_maps: config_maps(&task_run, world),
+        workload: world.workload.clone(),
         agent: world.agent.clone().map(Ok),
         task_run,
         refused: None,

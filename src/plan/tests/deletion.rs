@@ -20,11 +20,12 @@ fn a_deletion_waits_for_jobs_and_pods() {
 }
 
 #[test]
-fn a_deletion_waits_for_an_orphaned_pod_as_well() {
+fn a_deletion_ends_an_orphaned_pod_as_well() {
     let (mut operator, mut world) = running();
     let orphan = only_pod(&world);
     world.delete_job("auth-7-v1", Cascade::Orphan);
     world.delete_task_run();
+    assert_eq!(reconcile(&mut operator, &mut world).0, ["delete pod"]);
     let (steps, next) = reconcile(&mut operator, &mut world);
     assert!(steps.is_empty() && matches!(next, Next::After(_)), "{steps:?}");
     world.end_pod(&orphan, true);

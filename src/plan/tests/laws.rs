@@ -20,6 +20,8 @@ enum Event {
     NewVersion,
     Cancel(bool),
     Suspend(bool),
+    AfterCompletion(bool),
+    HistoryLimit(u32),
     DeleteTaskRun,
     CreateTaskRun,
     Unsuspend(Index),
@@ -45,6 +47,8 @@ fn event() -> impl Strategy<Value = Event> {
         6 => Just(Event::NewVersion),
         3 => seldom().prop_map(Event::Cancel),
         3 => seldom().prop_map(Event::Suspend),
+        2 => any::<bool>().prop_map(Event::AfterCompletion),
+        1 => (0..3u32).prop_map(Event::HistoryLimit),
         1 => Just(Event::DeleteTaskRun),
         2 => Just(Event::CreateTaskRun),
         4 => job().prop_map(Event::Unsuspend),
@@ -73,6 +77,10 @@ fn happen(world: &mut World, operators: &mut [Operator; 2], event: &Event) {
         Event::NewVersion => world.new_version(),
         Event::Cancel(on) => world.edit(|task_run| task_run.spec.cancel = Some(on)),
         Event::Suspend(on) => world.edit(|task_run| task_run.spec.suspend = Some(on)),
+        Event::AfterCompletion(on) => world.edit(|task_run| {
+            task_run.spec.context_update_policy = on.then_some(ContextUpdatePolicy::AfterCompletion);
+        }),
+        Event::HistoryLimit(limit) => world.edit(|task_run| task_run.spec.history_limit = Some(limit)),
         Event::DeleteTaskRun => world.delete_task_run(),
         Event::CreateTaskRun => world.create_task_run(),
         Event::Unsuspend(job) => set_suspend(world, job, false),
@@ -101,6 +109,10 @@ fn comes_to_rest(mut world: World) {
     assert_ne!(operator.next, Some(Next::After(RECHECK)), "still waiting: {:?}", task_run.status);
     if task_run.spec.suspend != Some(true) {
         assert!(matches!(phase, Some(Phase::Succeeded | Phase::Failed)), "{:?}", task_run.status);
+    }
+    if task_run.spec.suspend != Some(true) {
+        let runs = &task_run.status.as_ref().unwrap().runs;
+        assert!(runs.iter().all(|run| run.outcome.is_some()) && task_run.surplus_runs().is_empty(), "{runs:?}");
     }
     let writes = world.writes;
     operator.reconcile(&mut world);

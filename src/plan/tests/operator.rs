@@ -59,7 +59,9 @@ impl Operator {
             }
             Doing::ReadOthers(task_run, job, config_map, other_jobs) => {
                 let observed = Observed {
-                    pods: self.pods_for(&task_run, job.as_deref(), world),
+                    config_maps: super::config_maps(&task_run, world),
+                    workload: world.workload.clone(),
+                    pods: self.pods_for(&task_run, job.as_deref(), &other_jobs, world),
                     task_run: *task_run,
                     job: job.map(|job| *job),
                     other_jobs,
@@ -87,26 +89,23 @@ impl Operator {
     /// Jobs of other versions: live where they may have pods, else as last seen.
     fn other_jobs(&self, task_run: &TaskRun, world: &World) -> Vec<Job> {
         let present = task_run.spec.run_id().to_string();
-        let is_ours = |job: &Job| {
-            let mut owners = job.owner_references().iter();
-            job.name_any() != present && owners.any(|owner| Some(&owner.uid) == task_run.metadata.uid.as_ref())
-        };
-        let mut jobs =
-            if task_run.metadata.deletion_timestamp.is_some() { world.jobs.clone() } else { self.jobs.clone() };
+        let records = task_run.present_run().is_none() && world.jobs.contains_key(&present);
+        let needs_all =
+            records || !task_run.surplus_runs().is_empty() || task_run.metadata.deletion_timestamp.is_some();
+        let mut jobs = if needs_all { world.jobs.clone() } else { self.jobs.clone() };
         let runs = task_run.status.iter().flat_map(|status| &status.runs).filter(|run| run.outcome.is_none());
         for name in runs.filter_map(|run| run.job_name.as_ref()) {
             jobs.remove(name);
             jobs.extend(world.jobs.get(name).map(|job| (name.clone(), job.clone())));
         }
-        jobs.into_values().filter(is_ours).collect()
+        jobs.into_values().filter(|job| job.name_any() != present).collect()
     }
 
     /// Pods: live where they decide, else as last seen.
-    fn pods_for(&self, task_run: &TaskRun, job: Option<&Job>, world: &World) -> Vec<Pod> {
-        let status = task_run.status.as_ref();
-        let is_recorded = status.is_some_and(|status| status.run(task_run.spec.context_version).is_some());
-        let is_deleted = task_run.metadata.deletion_timestamp.is_some();
-        let decides = (!is_recorded && job.is_some()) || job.is_some_and(is_finished) || is_deleted;
+    fn pods_for(&self, task_run: &TaskRun, job: Option<&Job>, others: &[Job], world: &World) -> Vec<Pod> {
+        let records = task_run.present_run().is_none() && job.is_some();
+        let ends = job.into_iter().chain(others).any(is_finished);
+        let decides = records || ends || task_run.metadata.deletion_timestamp.is_some();
         let pods = if decides { &world.pods } else { &self.pods };
         pods.values().cloned().collect()
     }
@@ -145,6 +144,9 @@ pub fn words(steps: &[Step]) -> Vec<String> {
         Step::PatchFinalizers(_) => "finalizers".to_owned(),
         Step::CreateConfigMap(config_map) => format!("create configmap {}", config_map.name_any()),
         Step::CreateClaim(claim) => format!("create claim {}", claim.name_any()),
+        Step::DeleteConfigMap { name, .. } => format!("delete config map {name}"),
+        Step::PatchWorkload { patch, .. } => format!("workload active={}", patch["spec"]["active"]),
+        Step::DeleteTaskRun { .. } => "delete task run".to_owned(),
         Step::CreateJob(job) => format!("create job {}", job.name_any()),
         Step::DeleteJob { name, .. } => format!("delete job {name}"),
         Step::PatchJob { name, patch } => format!("patch job {name} suspend={}", patch["spec"]["suspend"]),

@@ -33,6 +33,8 @@ pub struct World {
     pub jobs: BTreeMap<String, Job>,
     pub pods: BTreeMap<String, Pod>,
     pub config_maps: BTreeMap<String, ConfigMap>,
+    /// What Kueue made of the Job, where there is a Kueue.
+    pub workload: Option<DynamicObject>,
     /// Writes of operators, without Events.
     pub writes: usize,
     /// The Job of which each run has started a pod, and how many it has.
@@ -52,6 +54,7 @@ impl World {
             jobs: BTreeMap::new(),
             pods: BTreeMap::new(),
             config_maps: BTreeMap::new(),
+            workload: None,
             writes: 0,
             started: BTreeMap::new(),
             recorded: vec![],
@@ -144,6 +147,24 @@ impl World {
                     Ok(())
                 }
             },
+            Step::DeleteConfigMap { name, uid } => {
+                self.config_maps
+                    .retain(|_, found| found.name_any() != *name || found.metadata.uid.as_ref() != Some(uid));
+                Ok(())
+            }
+            Step::DeleteTaskRun { uid, resource_version } => match &self.task_run {
+                Some(found) if is_as_seen(&found.metadata, uid, resource_version.as_ref()) => {
+                    self.delete_task_run();
+                    Ok(())
+                }
+                _ => Err("another by now".into()),
+            },
+            Step::PatchWorkload { patch, .. } => {
+                let workload = self.workload.as_mut().ok_or("no such Workload")?;
+                same(&workload.metadata, &patch["metadata"])?;
+                merge(workload, patch);
+                Ok(())
+            }
             Step::CreateClaim(_) | Step::Publish(_) => Ok(()),
         }
     }
@@ -153,11 +174,13 @@ impl World {
         let task_run = self.task_run.as_mut().ok_or("no such TaskRun")?;
         same(&task_run.metadata, &patch["metadata"])?;
         assert!(patch["metadata"]["resourceVersion"].is_string(), "every write is under a resourceVersion");
+        let before = task_run.status.clone().unwrap_or_default().runs;
         let mut part = json!({ part: patch[part] });
         part["metadata"]["resourceVersion"] = json!(version);
         merge(task_run, &part);
         let uid = task_run.uid().unwrap();
         let runs = task_run.status.clone().unwrap_or_default().runs;
+        let (limit, present) = (task_run.spec.history_limit(), task_run.spec.context_version);
         let may_go = task_run.metadata.deletion_timestamp.is_some() && task_run.finalizers().is_empty();
         self.task_run.take_if(|_| may_go);
         for run in &runs {
@@ -166,8 +189,10 @@ impl World {
             let known = *self.outcomes.entry((uid.clone(), run.context_version.to_string())).or_insert(outcome);
             assert_eq!(known, outcome, "the outcome of version {} changed", run.context_version);
         }
-        let kept = |version: &String| runs.iter().any(|run| run.context_version.to_string() == *version);
-        assert!(self.outcomes.keys().all(|(of, version)| *of != uid || kept(version)), "an outcome disappeared");
+        let kept: Vec<u32> = runs.iter().map(|run| run.context_version).collect();
+        let is_cut = before.iter().any(|run| !kept.contains(&run.context_version));
+        let history = runs.iter().filter(|run| run.outcome.is_some() && run.context_version < present).count();
+        assert!(!is_cut || history >= limit, "a run disappeared that has a place in the history");
         Ok(())
     }
 
@@ -189,7 +214,9 @@ impl World {
         same(&job.metadata, &patch["metadata"])?;
         assert!(patch["metadata"]["uid"].is_string() && patch["metadata"]["resourceVersion"].is_string());
         let before = job.spec.clone().unwrap();
-        merge(job, &json!({"spec": patch["spec"]}));
+        let mut change = patch.clone();
+        change["metadata"] = json!({"labels": patch["metadata"]["labels"]});
+        merge(job, &change);
         job.metadata.resource_version = Some(version);
         let gates = |spec: &k8s_openapi::api::batch::v1::JobSpec| {
             spec.template.spec.as_ref().and_then(|pod| pod.scheduling_gates.clone()).unwrap_or_default()
