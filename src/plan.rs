@@ -138,7 +138,7 @@ impl Observed {
         }
         match &self.job {
             None => self.create(),
-            Some(job) if !self.is_ours(&job.metadata) => self.name_conflict("Job", &job.metadata),
+            Some(job) if !self.is_ours(&job.metadata) => self.name_conflict("Job", &job.metadata, delete_job(job)),
             Some(job) if job.metadata.deletion_timestamp.is_some() => Plan::of(vec![], Next::After(RECHECK)),
             Some(job) if !is_known(job) => Plan::of(self.end_older(), Next::After(RECHECK)),
             Some(job) => self.take_over(job),
@@ -157,7 +157,7 @@ impl Observed {
         }
         match &self.config_map {
             Some(config_map) if !self.is_ours(config_map) => {
-                return self.name_conflict("ConfigMap", config_map);
+                return self.name_conflict("ConfigMap", config_map, delete_config_map(config_map));
             }
             Some(_) => {}
             None => steps.push(Step::CreateConfigMap(Box::new(build_config_map(&self.task_run)))),
@@ -404,16 +404,21 @@ impl Observed {
         Plan::of(steps, Next::Wait)
     }
 
-    /// An object of somebody else has our name. One that a TaskRun of our name left behind is about to
-    /// be collected: that is no conflict.
-    fn name_conflict(&self, kind: &str, metadata: &ObjectMeta) -> Plan {
+    /// An object of somebody else has our name. One that belonged to a TaskRun of our name is nobody's now,
+    /// since names are unique: that is no conflict, and it goes.
+    fn name_conflict(&self, kind: &str, metadata: &ObjectMeta, delete: Option<Step>) -> Plan {
         let (name, ours) = (metadata.name.as_deref().unwrap_or_default(), self.task_run.name_any());
         let is_left_behind = |owner: &OwnerReference| owner.kind == "TaskRun" && owner.name == ours;
-        let standing = if metadata.owner_references.iter().flatten().any(is_left_behind) {
-            Standing::waiting(&format!("waiting for {kind} {name} of a deleted TaskRun \"{ours}\" to go"))
-        } else {
-            let message = format!("{kind} \"{name}\" exists and is not this TaskRun's: delete or rename it");
-            Standing::stalled(reason::NAME_CONFLICT, &message)
+        let is_left_behind = metadata.owner_references.iter().flatten().any(is_left_behind);
+        let standing = match (is_left_behind, delete) {
+            (true, Some(delete)) => return Plan::of(vec![delete], Next::Again),
+            (true, None) => {
+                Standing::waiting(&format!("waiting for {kind} {name} of a deleted TaskRun \"{ours}\" to go"))
+            }
+            (false, _) => {
+                let message = format!("{kind} \"{name}\" exists and is not this TaskRun's: delete or rename it");
+                Standing::stalled(reason::NAME_CONFLICT, &message)
+            }
         };
         self.stand(&standing, Next::After(RECHECK))
     }

@@ -6,7 +6,9 @@
 
 mod admission;
 mod hostile;
+mod life;
 mod outage;
+mod queue;
 mod reconcile;
 mod restart;
 mod settings;

@@ -4,25 +4,25 @@ use crate::support::{Cluster, Namespace, agent, markdown, task_run};
 use serde_json::{Value, json};
 use std::time::Duration;
 
-const TASK: &str = "taskrun/task-1";
+pub const TASK: &str = "taskrun/task-1";
 
 /// A namespace whose pods run until told.
-fn until_told() -> Namespace<'static> {
+pub fn until_told() -> Namespace<'static> {
     Cluster::shared().namespace(&json!({"kwok.test/run-for": "until-told"}))
 }
 
-fn condition<'a>(task: &'a Value, type_: &str) -> &'a Value {
+pub fn condition<'a>(task: &'a Value, type_: &str) -> &'a Value {
     let conditions = task["status"]["conditions"].as_array().expect("conditions");
     conditions.iter().find(|condition| condition["type"] == type_).expect("the condition")
 }
 
 /// The pods of a version's Job.
-fn pods(ns: &Namespace<'_>, version: u64) -> Vec<Value> {
+pub fn pods(ns: &Namespace<'_>, version: u64) -> Vec<Value> {
     let version = json!(version.to_string());
     ns.list("pods").into_iter().filter(|pod| pod["metadata"]["labels"]["context-version"] == version).collect()
 }
 
-fn end(ns: &Namespace<'_>, version: u64, outcome: &str) {
+pub fn end(ns: &Namespace<'_>, version: u64, outcome: &str) {
     for pod in pods(ns, version) {
         let name = pod["metadata"]["name"].as_str().expect("a name");
         ns.kubectl(&["annotate", "pod", name, &format!("kwok.test/outcome={outcome}")]).ok();
@@ -152,7 +152,7 @@ fn new_context_ends_the_run_and_starts_the_next_when_its_pod_is_gone() {
     ns.wait_phase(TASK, 2, "Succeeded");
 }
 
-fn condition_reason(task: &Value, type_: &str) -> String {
+pub fn condition_reason(task: &Value, type_: &str) -> String {
     let conditions = task["status"]["conditions"].as_array().cloned().unwrap_or_default();
     let on = conditions.iter().find(|c| c["type"] == type_ && c["status"] == "True");
     on.and_then(|c| c["reason"].as_str()).unwrap_or_default().to_owned()

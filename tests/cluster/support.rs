@@ -184,7 +184,8 @@ impl ApiWrite {
         };
         let is_write = ["create", "update", "patch", "delete"].contains(&write.verb.as_str());
         let is_operator = text("/user/username") == "system:serviceaccount:taskrun-system:taskrun-operator";
-        (is_write && is_operator && write.resource != "events").then_some(write)
+        let is_stored = !text("/requestURI").contains("dryRun=All");
+        (is_write && is_stored && is_operator && write.resource != "events").then_some(write)
     }
 }
 

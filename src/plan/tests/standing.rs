@@ -4,6 +4,7 @@ use super::world::{World, finish};
 use super::*;
 use crate::crd::TaskRunStatus;
 use k8s_openapi::api::core::v1::PodStatus;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 /// The status after the steps of a plan; what a write does is the API server's.
 fn status_after(observed: &Observed) -> TaskRunStatus {
@@ -113,12 +114,17 @@ fn what_keeps_a_run_from_being_made_is_told() {
 }
 
 #[test]
-fn what_a_deleted_task_run_left_behind_is_waited_for() {
+fn what_a_deleted_task_run_left_behind_is_deleted_and_waited_for() {
     let owner =
         json!([{"apiVersion": "orchestrator.io/v1", "kind": "TaskRun", "name": "task-7", "uid": "an earlier one"}]);
-    let left: ObjectMeta = serde_json::from_value(json!({"name": "auth-7-v1", "ownerReferences": owner})).unwrap();
+    let left = json!({"name": "auth-7-v1", "uid": "left", "ownerReferences": owner});
+    let left: ObjectMeta = serde_json::from_value(left).unwrap();
     let mut observed = new();
+    observed.config_map = Some(left.clone());
+    assert_eq!(operator::words(&plan(&observed).steps), ["delete config map auth-7-v1"]);
     observed.job = Some(Job { metadata: left, ..Job::default() });
+    assert_eq!(operator::words(&plan(&observed).steps), ["delete job auth-7-v1"]);
+    observed.job.as_mut().unwrap().metadata.deletion_timestamp = Some(Time(observed.now));
     let status = stand(&mut observed);
     assert_eq!(reason_of(&status, "Reconciling"), Some("WaitingForPreviousRun"));
     assert_eq!(reason_of(&status, "Stalled"), None);
@@ -235,4 +241,40 @@ fn a_job_with_another_uid_is_not_the_run() {
     assert_eq!((status.phase, status.runs[0].outcome), (Some(Phase::Failed), Some(Outcome::Unknown)));
     let deleted = Step::DeleteJob { name: "auth-7-v1".into(), uid: "another".into(), resource_version: None };
     assert_eq!(plan(&observed).steps[0], deleted);
+}
+
+#[test]
+fn a_finalizer_that_somebody_took_away_comes_back_while_the_run_goes_on() {
+    let mut observed = released(&[json!({"phase": "Running"})]);
+    observed.task_run.metadata.finalizers = None;
+    assert!(matches!(plan(&observed).steps[..], [Step::PatchFinalizers(_)]));
+    finish(job(&mut observed), "Complete", "CompletionsReached");
+    assert!(!plan(&observed).steps.iter().any(|step| matches!(step, Step::PatchFinalizers(_))));
+}
+
+#[test]
+fn a_run_that_gets_no_pod_is_told_after_a_while() {
+    let mut observed = released(&[]);
+    let start = Time(observed.now);
+    job(&mut observed).status.get_or_insert_default().start_time = Some(start);
+    assert_eq!(reason_of(&status_after(&observed), "Stalled"), None);
+    observed.now += STARTS_WITHIN;
+    assert_eq!(reason_of(&stand(&mut observed), "Stalled"), Some("FailedCreate"));
+}
+
+#[test]
+fn a_pod_that_no_node_takes_says_why_in_one_word() {
+    let unscheduled = |message: &str| {
+        let condition =
+            json!({"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message});
+        json!({"phase": "Pending", "conditions": [condition]})
+    };
+    for (message, word) in [
+        ("0/5 nodes are available: pod has unbound immediate PersistentVolumeClaims", "UnboundPersistentVolumeClaim"),
+        ("persistentvolumeclaim \"workspace-auth-7\" not found", "UnboundPersistentVolumeClaim"),
+        ("0/5 nodes are available: 5 Insufficient cpu", "Unschedulable"),
+    ] {
+        let mut observed = released(&[unscheduled(message)]);
+        assert_eq!(reason_of(&stand(&mut observed), "Stalled"), Some(word));
+    }
 }

@@ -150,6 +150,7 @@ impl World {
             Step::DeleteConfigMap { name, uid } => {
                 self.config_maps
                     .retain(|_, found| found.name_any() != *name || found.metadata.uid.as_ref() != Some(uid));
+                self.next();
                 Ok(())
             }
             Step::DeleteTaskRun { uid, resource_version } => match &self.task_run {
