@@ -113,10 +113,12 @@ fn next_runs(observed: &Observed, old: &TaskRunStatus, standing: &Standing) -> V
 }
 
 /// The versions between the last run and this one; a burst may pass over many, and only the last ones fit
-/// the history.
+/// the history. Before a first run it began with version 1, unless there were fewer changes than versions:
+/// then it is a copy.
 fn passed_over(observed: &Observed, runs: &[RunStatus], version: u32) -> Vec<RunStatus> {
     let last = runs.iter().map(|run| run.context_version).max();
-    let first = last.map_or(version, |last| last.saturating_add(1));
+    let is_copy = observed.task_run.metadata.generation.is_none_or(|changes| changes < version.into());
+    let first = last.map_or(if is_copy { version } else { 1 }, |last| last.saturating_add(1));
     let keep = u32::try_from(observed.task_run.spec.history_limit()).unwrap_or(u32::MAX);
     let versions = first.max(version.saturating_sub(keep))..version;
     let passed_over = |version| RunStatus {

@@ -13,4 +13,5 @@ mod reconcile;
 mod restart;
 mod settings;
 mod support;
+mod thousand;
 mod writers;

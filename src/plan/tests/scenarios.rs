@@ -97,6 +97,23 @@ fn versions_passed_over_are_listed_without_a_job() {
     assert_eq!(world.started.len(), 2);
 }
 
+#[test]
+fn versions_passed_over_before_the_first_run_are_listed_too_but_not_those_of_an_original() {
+    let (mut operator, mut world) = (Operator::default(), World::new());
+    (0..2).for_each(|_| world.new_version());
+    settle(&mut operator, &mut world);
+    let superseded = Some(Outcome::Superseded);
+    assert_eq!(outcomes(&world), [(1, superseded), (2, superseded), (3, Some(Outcome::Succeeded))]);
+
+    let (mut operator, mut world) = (Operator::default(), World::new());
+    world.edit(|task_run| {
+        task_run.spec.context_version = 7;
+        task_run.metadata.generation = Some(1);
+    });
+    settle(&mut operator, &mut world);
+    assert_eq!(outcomes(&world), [(7, Some(Outcome::Succeeded))]);
+}
+
 /// Plays a life with each operator cut off after so many steps: the step was carried out, but its
 /// answer was lost.
 fn play(life: fn(&mut World, usize), cut_after: Option<usize>) -> World {
