@@ -209,8 +209,27 @@ fn a_quota_that_forbids_pods_is_told() {
 }
 
 #[test]
-fn kubectl_waits_for_a_task_as_for_a_job() {
-    let ns = Cluster::shared().namespace(&json!({"kwok.test/run-for": "2s"}));
-    ns.create(&task_run(1, &[("task.md", "do it")])).ok();
+fn kubectl_and_kstatus_know_how_a_task_stands() {
+    let ns = until_told();
+    let kstatus = || ns.cluster.kstatus(&ns.get(TASK));
+    let mut task = task_run(1, &[("task.md", "do it")]);
+    task["spec"]["agentName"] = json!("late");
+    ns.create(&task).ok();
+    ns.wait(TASK, "stalled", |task| is_stalled(task, "AgentNotFound"));
+    assert_eq!(kstatus(), "Failed");
+    ns.merge(TASK, &json!({"spec": {"agentName": "agent", "suspend": true}})).ok();
+    ns.wait(TASK, "suspended", |task| condition_reason(task, "Suspended") == "Suspended");
+    assert_eq!(kstatus(), "InProgress");
+    ns.merge(TASK, &json!({"spec": {"suspend": false}})).ok();
+    ns.wait_phase(TASK, 2, "Running");
+    assert_eq!(kstatus(), "InProgress");
+    end(&ns, 2, "succeeded");
     ns.kubectl(&["wait", "--for=condition=Complete", TASK, "--timeout=60s"]).ok();
+    assert_eq!(kstatus(), "Current");
+    add_context(&ns, "do more");
+    ns.wait_phase(TASK, 3, "Running");
+    assert_eq!(kstatus(), "InProgress");
+    end(&ns, 3, "failed");
+    ns.kubectl(&["wait", "--for=condition=Failed", TASK, "--timeout=60s"]).ok();
+    assert_eq!(kstatus(), "Failed");
 }

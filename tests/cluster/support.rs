@@ -20,6 +20,7 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 /// A control plane of our own; it ends with this process, however that ends.
 pub struct Cluster {
     launcher: Child,
+    binaries: PathBuf,
     folder: PathBuf,
     kubeconfig: PathBuf,
 }
@@ -58,7 +59,7 @@ impl Cluster {
         BufReader::new(launcher.stdout.take().expect("a pipe")).read_line(&mut line).expect("a line");
         let kubeconfig = PathBuf::from(line.trim());
         assert!(kubeconfig.is_file(), "the control plane did not start");
-        Self { launcher, folder, kubeconfig }
+        Self { launcher, binaries, folder, kubeconfig }
     }
 
     /// The process of one of its components.
@@ -90,6 +91,12 @@ impl Cluster {
         self.kubectl_with(&[args, &["-f", "-"]].concat(), &manifest.to_string(), &[])
     }
 
+    /// What kstatus' own library says of an object: one word.
+    pub fn kstatus(&self, object: &Value) -> String {
+        let output = self.run(Command::new(self.binaries.join("kstatus")), &object.to_string());
+        output.ok().trim().to_owned()
+    }
+
     /// Runs `kubectl edit`, with an editor that runs `sed EXPRESSION` on the file.
     pub fn kubectl_edit(&self, args: &[&str], expression: &str) -> Output {
         let editor = format!("sed -i {expression}");
@@ -97,20 +104,24 @@ impl Cluster {
     }
 
     fn kubectl_with(&self, args: &[&str], stdin: &str, env: &[(&str, &str)]) -> Output {
-        let mut child = Command::new("kubectl")
-            .args(args)
+        let mut kubectl = Command::new("kubectl");
+        kubectl.args(args).envs(env.iter().copied());
+        self.run(kubectl, stdin)
+    }
+
+    fn run(&self, mut command: Command, stdin: &str) -> Output {
+        let mut child = command
             .env("KUBECONFIG", &self.kubeconfig)
             .env("KUBECACHEDIR", self.folder.join("kubectl-cache"))
-            .envs(env.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .expect("kubectl is on PATH");
+            .expect("it is on PATH, or was built");
         let mut input = child.stdin.take().expect("a pipe");
-        input.write_all(stdin.as_bytes()).expect("kubectl reads");
+        input.write_all(stdin.as_bytes()).expect("it reads");
         drop(input);
-        let output = child.wait_with_output().expect("kubectl ends");
+        let output = child.wait_with_output().expect("it ends");
         Output {
             ok: output.status.success(),
             code: output.status.code(),

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds etcd, kube-apiserver, kube-controller-manager, kube-scheduler, kwok and the launcher that runs them, from the
-# versions pinned here, into a cache folder outside the clone. Prints that folder's path on stdout, all else on stderr.
+# Builds etcd, kube-apiserver, kube-controller-manager, kube-scheduler, kwok, the launcher that runs them and kstatus, from
+# the versions pinned here, into a cache folder outside the clone. Prints that folder's path on stdout, all else on stderr.
 # usage: build.sh
 # env:   TASKRUN_OPERATOR_CACHE  where to keep what is built (default ${XDG_CACHE_HOME:-~/.cache}/taskrun-operator)
 #        KUBEBUILDER_ASSETS      a folder whose executables are used instead of built ones, as far as it has them
@@ -17,9 +17,9 @@ hash() { sha256sum | cut -c1-12; }
 command -v go >/dev/null || { say "go is not on PATH; install Go $(sed -n 's/^go //p' go.mod) or newer"; exit 1; }
 [ -z "$assets" ] || [ -d "$assets" ] || { say "KUBEBUILDER_ASSETS is not a folder: $assets"; exit 1; }
 toolchain=$(go version)
-folder=$cache/control-plane-$({ sha256sum go.mod go.sum */go.mod */go.sum launcher/*.go launcher/*.yaml build.sh 2>/dev/null || true; echo "$toolchain $assets"; } | hash)
+folder=$cache/control-plane-$({ sha256sum go.mod go.sum */go.mod */go.sum */*.go launcher/*.yaml build.sh 2>/dev/null || true; echo "$toolchain $assets"; } | hash)
 
-complete() { for name in $components control-plane; do [ -x "$folder/$name" ] || return 1; done; }
+complete() { for name in $components control-plane kstatus; do [ -x "$folder/$name" ] || return 1; done; }
 if complete; then echo "$folder"; exit; fi
 
 mkdir -p "$cache/executables"
@@ -38,7 +38,7 @@ beat() {
 # build NAME MODULE PACKAGE [LDFLAGS]: puts NAME into $work, from $cache/executables if it was built before.
 build() {
   local name=$1 module=$2 package=$3 ldflags="-s -w ${4:-}" key began=$SECONDS
-  key=$(cd "$module" && { cat go.mod go.sum 2>/dev/null || true; [ "$package" != . ] || cat ./*.go ./*.yaml; echo "$ldflags $toolchain"; } | hash)
+  key=$(cd "$module" && { cat go.mod go.sum 2>/dev/null || true; [ "$package" != . ] || cat ./*.go ./*.yaml 2>/dev/null || true; echo "$ldflags $toolchain"; } | hash)
   if [ ! -x "$cache/executables/$name-$key" ]; then
     if [ -z "${announced:-}" ]; then
       say "building into $cache; the first time takes 8 to 10 minutes on two cores, later ones seconds"; announced=1
@@ -63,6 +63,7 @@ kubernetes() {
 }
 
 build control-plane launcher .
+build kstatus kstatus .
 for name in $components; do
   if [ -n "$assets" ] && [ -x "$assets/$name" ]; then
     say "$name: taken from KUBEBUILDER_ASSETS"
