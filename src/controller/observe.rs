@@ -29,6 +29,14 @@ pub async fn observe(ctx: &Context, cached: &TaskRun) -> Result<Option<Observed>
         (None, false) => ctx.api_server.fetch_config_map(&namespace, &run).await?,
         _ => None,
     };
+    let found = job.as_ref().map(|job| &job.metadata).or(config_map.as_ref());
+    if found.is_some_and(|found| !is_owned(found, &task_run.metadata)) {
+        // a predecessor's object is to be deleted, a successor's is not: it is the former if we are there still
+        let now = ctx.api_server.fetch::<TaskRun>(&namespace, &name).await?;
+        if now.is_none_or(|now| now.metadata.uid != task_run.metadata.uid) {
+            return Ok(None);
+        }
+    }
     let is_surplus = is_recorded && !task_run.surplus_runs().is_empty();
     let config_maps = match is_surplus {
         true => Some(ctx.api_server.list_config_maps(&namespace, &task_selector(&task_run.spec.run_id())).await?),
@@ -50,23 +58,25 @@ pub async fn observe(ctx: &Context, cached: &TaskRun) -> Result<Option<Observed>
     }))
 }
 
-/// Jobs other than the present version's. All of the task where a run may be recorded or all must be
-/// found. Else those that may have pods are recorded, so they are read live; others can never start, and
-/// the cache is good enough to find them.
+/// Jobs other than the present version's: all of the task where a run may be recorded or all must be found,
+/// else what the cache has. Those that may have pods are recorded, so they are read live in any case, by
+/// their names: a label can be taken away.
 async fn other_jobs(ctx: &Context, task_run: &TaskRun, job: Option<&Job>, is_surplus: bool) -> Result<Vec<Job>, Error> {
     let present = task_run.spec.run_id().to_string();
-    let is_other = |job: &Job| job.name_any() != present;
     let records = task_run.present_run().is_none() && job.is_some();
-    if records || is_surplus || task_run.metadata.deletion_timestamp.is_some() {
-        let jobs = list_of_task::<Job>(ctx, task_run).await?;
-        return Ok(jobs.into_iter().filter(is_other).collect());
-    }
-    let mut jobs = ctx.caches.other_jobs(task_run);
-    let runs = task_run.status.iter().flat_map(|status| &status.runs);
-    for name in runs.filter(|run| run.outcome.is_none()).filter_map(|run| run.job_name.as_ref()) {
-        jobs.retain(|job| job.name_any() != *name);
-        let live = ctx.api_server.fetch::<Job>(&task_run.namespace().unwrap_or_default(), name).await?;
-        jobs.extend(live.filter(is_other));
+    let is_live = records || is_surplus || task_run.metadata.deletion_timestamp.is_some();
+    let mut jobs = match is_live {
+        true => list_of_task::<Job>(ctx, task_run).await?,
+        false => ctx.caches.other_jobs(task_run),
+    };
+    jobs.retain(|job| job.name_any() != present);
+    let runs = task_run.status.iter().flat_map(|status| &status.runs).filter(|run| run.outcome.is_none());
+    for name in runs.filter_map(|run| run.job_name.as_ref()).filter(|name| **name != present) {
+        let is_there = jobs.iter().any(|job| job.name_any() == *name);
+        if !is_live || !is_there {
+            jobs.retain(|job| job.name_any() != *name);
+            jobs.extend(ctx.api_server.fetch::<Job>(&task_run.namespace().unwrap_or_default(), name).await?);
+        }
     }
     Ok(jobs)
 }

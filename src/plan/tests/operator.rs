@@ -53,6 +53,11 @@ impl Operator {
                 let config_map = world.config_maps.get(&name).map(|config_map| config_map.metadata.clone());
                 Doing::ReadJob(task_run, world.jobs.get(&name).cloned().map(Box::new), config_map)
             }
+            Doing::ReadJob(task_run, job, config_map)
+                if !is_there_still(&task_run, job.as_deref(), config_map.as_ref(), world) =>
+            {
+                Doing::Nothing
+            }
             Doing::ReadJob(task_run, job, config_map) => {
                 let others = self.other_jobs(&task_run, world);
                 Doing::ReadOthers(task_run, job, config_map, others)
@@ -123,6 +128,13 @@ impl Operator {
             self.act(world);
         }
     }
+}
+
+/// Where an object is not the TaskRun's, it is read again: only a predecessor's may be deleted.
+fn is_there_still(task_run: &TaskRun, job: Option<&Job>, config_map: Option<&ObjectMeta>, world: &World) -> bool {
+    let is_ours = |found: &ObjectMeta| is_owned(found, &task_run.metadata);
+    let now = world.task_run.as_ref().and_then(|task_run| task_run.metadata.uid.as_ref());
+    job.map(|job| &job.metadata).or(config_map).is_none_or(is_ours) || now == task_run.metadata.uid.as_ref()
 }
 
 /// Lets the operator and the cluster go on until nothing happens any more.

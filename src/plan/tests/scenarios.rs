@@ -114,6 +114,23 @@ fn versions_passed_over_before_the_first_run_are_listed_too_but_not_those_of_an_
     assert_eq!(outcomes(&world), [(7, Some(Outcome::Succeeded))]);
 }
 
+#[test]
+fn an_operator_that_slept_through_a_recreation_touches_nothing_of_the_successor() {
+    let (mut late, mut world) = (Operator::default(), World::new());
+    late.act(&mut world);
+    world.delete_task_run();
+    let mut operator = Operator::default();
+    settle(&mut operator, &mut world);
+    world.create_task_run();
+    (0..4).for_each(|_| operator.reconcile(&mut world));
+    world.sync_job("auth-7-v1");
+    let writes = world.writes;
+    while !late.is_idle() {
+        late.act(&mut world);
+    }
+    assert_eq!((world.writes, late.plans.concat()), (writes, vec![]));
+}
+
 /// Plays a life with each operator cut off after so many steps: the step was carried out, but its
 /// answer was lost.
 fn play(life: fn(&mut World, usize), cut_after: Option<usize>) -> World {
