@@ -7,6 +7,7 @@ use crate::crd::{Agent, MANAGED_BY, TaskNames, TaskRun, reason};
 use crate::plan::{Notice, Step};
 use k8s_openapi::api::admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration};
 use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference, PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::{ByteString, NamespaceResourceScope};
@@ -35,6 +36,10 @@ const WORKLOAD_VERSIONS: [&str; 2] = ["kueue.x-k8s.io/v1beta2", "kueue.x-k8s.io/
 const WORKLOAD_JOB_LABEL: &str = "kueue.x-k8s.io/job-uid";
 /// The longest that one call may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(20);
+/// The longest that a connection may be silent. Calls have their own end, but not the list and the opening
+/// of a watch: on a connection that is half open they would wait for ever. It is longer than a watch may be
+/// silent (`controller::WATCH_SECONDS` and five), so that no living one is cut.
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Why a call came to nothing.
 #[derive(Debug, thiserror::Error)]
@@ -51,7 +56,7 @@ pub enum Error {
         message: String,
     },
     /// No answer in time; the call may have been carried out.
-    #[error("no answer from the API server within {} s", CALL_TIMEOUT.as_secs())]
+    #[error("no answer from the API server in time")]
     Timeout,
     /// Anything else.
     #[error("failed to call the API server: {}", brief(.0))]
@@ -76,6 +81,9 @@ impl ApiServer {
     pub async fn connect() -> Result<Self, Error> {
         let mut config = Config::infer().await.map_err(|_| Error::NoConfiguration)?;
         config.default_retry = false;
+        config.read_timeout = Some(READ_TIMEOUT);
+        // or the time that a connection was idle before the request would count
+        config.reset_reader_on_write = true;
         let client = Client::try_from(config)?;
         let reporter = Reporter { controller: MANAGED_BY.to_owned(), instance: None };
         Ok(Self { recorder: Recorder::new(client.clone(), reporter), client })
@@ -323,6 +331,19 @@ impl ApiServer {
         if let Err(error) = bounded(self.recorder.publish(&event, &regarding)).await {
             tracing::warn!(%error, reason = notice.reason, "failed to publish an event");
         }
+        Ok(())
+    }
+
+    /// Writes a Lease, under its resourceVersion; creates it where it has none.
+    ///
+    /// # Errors
+    /// See [`Error`]: a conflict if somebody else was faster.
+    pub async fn write_lease(&self, namespace: &str, lease: &Lease) -> Result<(), Error> {
+        let (api, params) = (self.api::<Lease>(Some(namespace)), PostParams::default());
+        match &lease.metadata.resource_version {
+            None => bounded(api.create(&params, lease)).await?,
+            Some(_) => bounded(api.replace(&lease.name_any(), &params, lease)).await?,
+        };
         Ok(())
     }
 

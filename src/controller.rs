@@ -5,35 +5,44 @@
 
 mod agents;
 mod cache;
+pub mod leader;
 mod observe;
+mod written;
 
 use crate::client::{ApiServer, Error};
 use crate::crd::{TASK_LABEL, TaskNames, TaskRun};
 use crate::metrics::Metrics;
-use crate::plan::{Next, Plan, plan};
+use crate::plan::{Next, Plan, Step, plan};
 use cache::{Caches, Guarded, GuardedAgent};
 use futures::StreamExt;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::core::DynamicObject;
 use kube::runtime::controller::{self, Action, Config, Controller};
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::{WatchStreamExt, watcher};
+use leader::Leadership;
 use std::collections::HashMap;
-use std::future::Future;
+use std::future::{Future, Ready, ready};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use written::Written;
 
 /// Reconciles at the same time: each is a few calls to the API server.
 const CONCURRENCY: u16 = 32;
 /// Plans in one reconcile: a start takes four, each conflict one more.
 const MAX_ROUNDS: usize = 12;
-/// A watch ends after this many seconds, so that a dead one is noticed within a minute.
-const WATCH_SECONDS: u32 = 50;
+/// The API server ends a watch after this many seconds. Five later kube gives up one that is silent, and
+/// opens it anew; if that is on a dead connection, too, the client's read timeout ends it after 30 s more.
+/// So a dead watch is replaced within a minute.
+const WATCH_SECONDS: u32 = 20;
 /// Objects a page of a list: the page, not the store, is what takes memory.
 const PAGE_SIZE: u32 = 50;
 /// First and longest wait after errors of one object.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_mins(1));
+const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
+/// The first where the API server refuses what we make: it will, until somebody changes something.
+const BACKOFF_REFUSED: Duration = Duration::from_secs(10);
 
 /// What the reconciler is told.
 #[derive(Clone, Debug, Default)]
@@ -49,20 +58,24 @@ struct Context {
     caches: Caches,
     settings: Settings,
     metrics: Arc<Metrics>,
-    failures: Mutex<HashMap<ObjectRef<Guarded>, u32>>,
+    leadership: Leadership,
+    written: Written,
+    /// In a row, by object.
+    failures: Mutex<HashMap<ObjectRef<DynamicObject>, u32>>,
 }
 
-/// Reconciles the TaskRuns and Agents of a namespace, or of all, until `shutdown` resolves; calls in flight are
-/// finished first.
+/// Watches the TaskRuns and Agents of a namespace, or of all, and sees to them while this process leads,
+/// until `shutdown` resolves; calls in flight are finished first.
 pub async fn run(
     api_server: ApiServer,
     namespace: Option<String>,
     settings: Settings,
     metrics: Arc<Metrics>,
+    leadership: Leadership,
     shutdown: impl Future<Output = ()> + Clone + Send + Sync + 'static,
 ) {
     let namespace = namespace.as_deref();
-    let agents_are_tried = agents::run(api_server.clone(), namespace, shutdown.clone());
+    let agents_are_tried = agents::run(api_server.clone(), namespace, leadership.clone(), shutdown.clone());
     let (caches, writers) = Caches::new();
     let watch = watcher::Config::default().page_size(PAGE_SIZE).timeout(WATCH_SECONDS);
     let ours = watch.clone().labels(TASK_LABEL);
@@ -70,58 +83,89 @@ pub async fn run(
         .default_backoff()
         .modify(cache::prune_task_run)
         .reflect(writers.task_runs)
-        .applied_objects();
+        .applied_objects()
+        .filter(told);
     let jobs = watcher(api_server.api::<Job>(namespace), ours.clone())
         .default_backoff()
         .modify(cache::prune_job)
         .reflect(writers.jobs)
-        .touched_objects();
+        .touched_objects()
+        .filter(told);
     let pods = watcher(api_server.api::<Pod>(namespace), ours).default_backoff().modify(cache::prune_pod);
     let index = caches.pods.clone();
-    let pods = pods.inspect(move |event| index.apply(event)).touched_objects();
+    let pods = pods.inspect(move |event| index.apply(event)).touched_objects().filter(told);
     let agents = watcher(api_server.api::<GuardedAgent>(namespace), watch)
         .default_backoff()
         .reflect(writers.agents)
-        .touched_objects();
+        .touched_objects()
+        .filter(told);
     let waiting = caches.clone();
     let default_agent = settings.default_agent.clone();
-    let context = Context { api_server, caches: caches.clone(), settings, metrics, failures: Mutex::default() };
+    let (written, failures) = (Written::default(), Mutex::default());
+    let context =
+        Arc::new(Context { api_server, caches: caches.clone(), settings, metrics, leadership, written, failures });
+    let ctx = context.clone();
     let task_runs_are_reconciled = Controller::for_stream(task_runs, caches.task_runs)
         .with_config(Config::default().concurrency(CONCURRENCY))
         .owns_stream(jobs)
         .watches_stream(pods, |pod: Pod| cache::task_run_of(&pod))
         .watches_stream(agents, move |agent: GuardedAgent| waiting.waiting_for(&agent, default_agent.as_deref()))
         .graceful_shutdown_on(shutdown)
-        .run(reconcile, error_policy, Arc::new(context))
+        .run(reconcile, error_policy, context)
         .for_each(|result| {
-            // errors of reconciles were told by error_policy; what is left is a watch that cannot be kept
-            if let Err(controller::Error::QueueError(error)) = result {
-                tracing::warn!(%error, "failed to watch");
+            // errors of reconciles were told by error_policy
+            if let Err(controller::Error::ObjectNotFound(object)) = result {
+                ctx.forget_failures(&object);
             }
-            std::future::ready(())
+            ready(())
         });
     futures::join!(task_runs_are_reconciled, agents_are_tried);
 }
 
+/// Tells of a watch's error, and keeps it from the Controller, which would look at no watch for up to half a
+/// minute. Each has a backoff of its own.
+fn told<T>(event: &Result<T, watcher::Error>) -> Ready<bool> {
+    if let Err(error) = event {
+        tracing::warn!(%error, "failed to watch");
+    }
+    ready(event.is_ok())
+}
+
 async fn reconcile(task_run: Arc<Guarded>, ctx: Arc<Context>) -> Result<Action, Error> {
+    if !ctx.leadership.acquired().await {
+        return Ok(Action::await_change());
+    }
     let started = Instant::now();
-    let result = match &task_run.0 {
-        Ok(cached) => reconcile_task_run(cached, &ctx).await,
-        Err(invalid) => reconcile_unreadable(&invalid.metadata, &ctx).await,
+    let result = tokio::select! {
+        biased;
+        // a call that hangs must not be sent later
+        () = ctx.leadership.lost() => return Ok(Action::requeue(Duration::ZERO)),
+        result = async {
+            match &task_run.0 {
+                Ok(cached) => reconcile_task_run(cached, &ctx).await,
+                Err(invalid) => reconcile_unreadable(&invalid.metadata, &ctx).await,
+            }
+        } => result,
     };
     ctx.metrics.reconciled(result.is_ok(), started.elapsed());
     if result.is_ok() {
-        ctx.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(&ObjectRef::from_obj(&*task_run));
+        ctx.forget_failures(&ObjectRef::from_obj(&*task_run).erase());
     }
     result
 }
 
 async fn reconcile_task_run(cached: &TaskRun, ctx: &Context) -> Result<Action, Error> {
+    if let Some(wait) = ctx.wait_for_copies(cached) {
+        return Ok(Action::requeue(wait));
+    }
     if let Some(next) = ctx.caches.look(cached, ctx.settings.names).await {
         return Ok(next.into());
     }
     let mut refused = None;
     for _ in 0..MAX_ROUNDS {
+        if !ctx.leadership.may_begin() {
+            return Ok(Action::requeue(Duration::ZERO));
+        }
         let Some(mut observed) = observe::observe(ctx, cached).await? else {
             return Ok(Action::await_change());
         };
@@ -130,6 +174,10 @@ async fn reconcile_task_run(cached: &TaskRun, ctx: &Context) -> Result<Action, E
         let plan = plan(&observed);
         match execute(ctx, &observed.task_run, &plan).await {
             Ok(()) if plan.next == Next::Again => {}
+            // the status says so; when to try again is a matter of backoff
+            Ok(()) if let (Some((reason, message)), Next::After(_)) = (observed.refused, plan.next) => {
+                return Err(Error::Refused { reason, message });
+            }
             Ok(()) => return Ok(plan.next.into()),
             Err(Error::Refused { reason, message }) => refused = Some((version, (reason, message))),
             Err(Error::Conflict(message)) => tracing::debug!(message, "conflict, observing again"),
@@ -156,9 +204,41 @@ async fn reconcile_unreadable(metadata: &ObjectMeta, ctx: &Context) -> Result<Ac
 /// Carries the plan out, in order. No choices are left.
 async fn execute(ctx: &Context, task_run: &TaskRun, plan: &Plan) -> Result<(), Error> {
     for step in &plan.steps {
+        if !ctx.leadership.may_act() {
+            return Err(Error::Conflict("leading no longer".to_owned()));
+        }
         ctx.api_server.execute(task_run, step).await?;
+        ctx.take_note(task_run, step);
     }
     Ok(())
+}
+
+impl Context {
+    /// Notes what was written: all these writes are made under a resourceVersion.
+    fn take_note(&self, task_run: &TaskRun, step: &Step) {
+        let TaskRun { metadata, .. } = task_run;
+        match step {
+            Step::PatchStatus(_) | Step::PatchFinalizers(_) => {
+                self.written.note(metadata.uid.as_deref(), metadata.resource_version.as_deref());
+            }
+            Step::PatchJob { patch, .. } => {
+                let metadata = &patch["metadata"];
+                self.written.note(metadata["uid"].as_str(), metadata["resourceVersion"].as_str());
+            }
+            _ => {}
+        }
+    }
+
+    /// How long to wait for newer copies than ours of what was written last.
+    fn wait_for_copies(&self, cached: &TaskRun) -> Option<Duration> {
+        let job = self.caches.job(cached, cached.spec.context_version);
+        let copies = [Some(&cached.metadata), job.as_ref().map(|job| &job.metadata)];
+        copies.into_iter().flatten().find_map(|copy| self.written.wait_for(copy))
+    }
+
+    fn forget_failures(&self, object: &ObjectRef<DynamicObject>) {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(object);
+    }
 }
 
 impl From<Next> for Action {
@@ -174,16 +254,17 @@ impl From<Next> for Action {
 /// Exponential per object, with jitter, capped.
 #[expect(clippy::needless_pass_by_value, reason = "kube calls it so")]
 fn error_policy(task_run: Arc<Guarded>, error: &Error, ctx: Arc<Context>) -> Action {
-    let object = ObjectRef::from_obj(&*task_run);
+    let object = ObjectRef::from_obj(&*task_run).erase();
     let mut failures = ctx.failures.lock().unwrap_or_else(PoisonError::into_inner);
     let count = failures.entry(object.clone()).or_default();
     *count += 1;
+    let first = if matches!(error, Error::Refused { .. }) { BACKOFF_REFUSED } else { BACKOFF.0 };
     tracing::warn!(%error, task_run = object.name, namespace = object.namespace, failures = *count, "reconcile failed");
-    Action::requeue(backoff(*count))
+    Action::requeue(backoff(first, *count))
 }
 
-/// How long to wait after so many failures.
-fn backoff(failures: u32) -> Duration {
-    let wait = BACKOFF.0.saturating_mul(1 << failures.min(16)).min(BACKOFF.1);
+/// How long to wait after so many failures: exponential, with jitter and a cap.
+fn backoff(first: Duration, failures: u32) -> Duration {
+    let wait = first.saturating_mul(1 << (failures - 1).min(16)).min(BACKOFF.1);
     wait.mul_f64(0.5 + fastrand::f64() / 2.0)
 }

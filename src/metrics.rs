@@ -4,8 +4,8 @@
 
 use crate::admission::{Decision, Operation, Webhook};
 use prometheus::{
-    Encoder, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry, TextEncoder,
-    register_histogram_vec_with_registry, register_int_counter_vec_with_registry,
+    Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+    register_histogram_vec_with_registry, register_int_counter_vec_with_registry, register_int_gauge_with_registry,
 };
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ pub struct Metrics {
     review_seconds: HistogramVec,
     reconciles: IntCounterVec,
     reconcile_seconds: HistogramVec,
+    leader: IntGauge,
 }
 
 impl Metrics {
@@ -55,7 +56,11 @@ impl Metrics {
             &["result"],
             registry
         )?;
-        Ok(Self { registry, reviews, review_seconds, reconciles, reconcile_seconds })
+        let leader = register_int_gauge_with_registry!(
+            Opts::new("taskrun_leader", "1 in the process that holds the Lease and reconciles, 0 in a standby."),
+            registry
+        )?;
+        Ok(Self { registry, reviews, review_seconds, reconciles, reconcile_seconds, leader })
     }
 
     /// An admission review was answered.
@@ -84,6 +89,11 @@ impl Metrics {
         let result = if ok { "ok" } else { "error" };
         self.reconciles.with_label_values(&[result]).inc();
         self.reconcile_seconds.with_label_values(&[result]).observe(took.as_secs_f64());
+    }
+
+    /// This process reconciles from now on, or no longer.
+    pub fn leads(&self, leads: bool) {
+        self.leader.set(leads.into());
     }
 
     /// All metrics in Prometheus' text format.

@@ -9,8 +9,7 @@ use actix_web::web::{self, Data};
 use actix_web::{App, HttpResponse, HttpServer};
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 /// Longer than the 90 s for which the API server keeps an idle connection: the side that closes first
@@ -21,18 +20,24 @@ const WEBHOOK_WORKERS: usize = 2;
 /// The longest that a request in flight is waited for at the end.
 const STOP_SECONDS: u64 = 15;
 
-/// Whether this process can do its work, as `/readyz` says.
-#[derive(Clone, Default)]
-pub struct Readiness(Arc<AtomicBool>);
+/// Whether this process can do its work, as `/readyz` says, or why not.
+#[derive(Clone)]
+pub struct Readiness(Arc<RwLock<Result<(), &'static str>>>);
+
+impl Default for Readiness {
+    fn default() -> Self {
+        Self(Arc::new(RwLock::new(Err("starting"))))
+    }
+}
 
 impl Readiness {
-    /// Says so, or no longer.
-    pub fn set(&self, ready: bool) {
-        self.0.store(ready, Ordering::SeqCst);
+    /// Says so, or why not.
+    pub fn set(&self, ready: Result<(), &'static str>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = ready;
     }
 
-    fn get(&self) -> bool {
-        self.0.load(Ordering::SeqCst)
+    fn get(&self) -> Result<(), &'static str> {
+        *self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -68,8 +73,8 @@ pub fn admin(addr: SocketAddr, readiness: Readiness, metrics: Arc<Metrics>) -> i
 
 async fn readyz(readiness: Data<Readiness>) -> HttpResponse {
     match readiness.get() {
-        true => HttpResponse::Ok().body("ok"),
-        false => HttpResponse::ServiceUnavailable().body("not ready"),
+        Ok(()) => HttpResponse::Ok().body("ok"),
+        Err(why) => HttpResponse::ServiceUnavailable().body(format!("not ready: {why}")),
     }
 }
 

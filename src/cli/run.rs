@@ -1,6 +1,7 @@
 //! `taskrun-operator run`: webhook, reconciler and admin endpoints in one process.
 
 use crate::client::ApiServer;
+use crate::controller::leader::{Candidate, Leadership};
 use crate::controller::{self, Settings};
 use crate::crd::TaskNames;
 use crate::metrics::Metrics;
@@ -40,9 +41,15 @@ pub struct RunArgs {
     #[arg(long, value_name = "IP:PORT", env = "TASKRUN_ADMIN_ADDR", default_value = "0.0.0.0:8080")]
     admin_addr: SocketAddr,
 
-    /// Namespace of the operator's own Service, which its certificate names
+    /// Namespace of the operator's own Service, which its certificate names, and of its Lease
     #[arg(long, value_name = "NAME", env = "POD_NAMESPACE", default_value = "taskrun-system")]
     operator_namespace: String,
+
+    /// Name of this process among the replicas, of which one leads: its pod's. A process takes the Lease of
+    /// an earlier one of its name over at once, so no two that live may share it. Without it: a random name,
+    /// and the Lease of one that was killed is waited for, 15 s
+    #[arg(long, value_name = "NAME", env = "POD_NAME")]
+    pod_name: Option<String>,
 
     /// How TaskRuns are named: task-{taskId}, or {serviceName}-task-{taskId} where services number
     /// their tasks apart
@@ -104,19 +111,28 @@ async fn serve(args: RunArgs) -> Result<(), Box<dyn Error>> {
         checked = check_names(&api_server, &args) => checked?,
         () = stop.clone() => return Ok(()),
     }
+    let (namespace, pod) = (args.operator_namespace.clone(), args.pod_name.clone());
+    let candidate = Candidate::new(ApiServer::connect().await?, namespace, pod, metrics.clone());
+    let leadership = candidate.leadership();
     let settings = Settings { names, default_agent: args.default_agent.clone() };
     let controllers = args.watched().into_iter().map(|namespace| {
-        let stop = stop.clone();
-        controller::run(api_server.clone(), namespace, settings.clone(), metrics.clone(), stop)
+        let (metrics, leadership, stop) = (metrics.clone(), leadership.clone(), stop.clone());
+        controller::run(api_server.clone(), namespace, settings.clone(), metrics, leadership, stop)
     });
     let controllers = actix_web::rt::spawn(join_all(controllers));
-    let registering = actix_web::rt::spawn(register(api_server, ca, args.webhook_url.clone(), readiness.clone()));
+    let mut leading = actix_web::rt::spawn(candidate.run(stop.clone(), controllers));
+    let url = args.webhook_url.clone();
+    let registering = actix_web::rt::spawn(register(api_server, ca, url, leadership, readiness.clone()));
     tracing::info!(webhook = %args.webhook_addr, admin = %args.admin_addr, "started");
 
-    stop.await;
+    tokio::select! {
+        () = stop => {}
+        _ = &mut leading => return Err("the reconciler has ended".into()),
+    }
     tracing::info!(seconds = args.shutdown_delay, "stopping: serving on for a while");
     registering.abort();
-    readiness.set(false);
+    readiness.set(Err("stopping"));
+    // the Lease is released meanwhile
     tokio::select! {
         () = tokio::time::sleep(Duration::from_secs(args.shutdown_delay)) => {}
         () = stop_signal()? => {}
@@ -124,7 +140,7 @@ async fn serve(args: RunArgs) -> Result<(), Box<dyn Error>> {
     for server in servers {
         server.stop(true).await;
     }
-    controllers.await?;
+    leading.await??;
     Ok(())
 }
 
@@ -150,20 +166,38 @@ async fn check_names(api_server: &ApiServer, args: &RunArgs) -> Result<(), Box<d
     Ok(())
 }
 
-/// Keeps the webhook known; ready while it is.
-async fn register(api_server: ApiServer, ca: String, url: Option<String>, readiness: Readiness) {
+/// Keeps the webhook known while this process leads: each has a certificate of its own.
+async fn register(
+    api_server: ApiServer,
+    ca: String,
+    url: Option<String>,
+    leadership: Leadership,
+    readiness: Readiness,
+) {
+    readiness.set(Err("standby"));
+    while leadership.acquired().await {
+        tokio::select! {
+            biased;
+            () = leadership.lost() => readiness.set(Err("standby")),
+            () = keep_registered(&api_server, &ca, url.as_deref(), &readiness) => {}
+        }
+    }
+}
+
+/// Ready while the webhook is known.
+async fn keep_registered(api_server: &ApiServer, ca: &str, url: Option<&str>, readiness: &Readiness) {
     loop {
-        match api_server.register_webhooks(&ca, url.as_deref()).await {
+        match api_server.register_webhooks(ca, url).await {
             Ok(false) => {}
             Ok(true) => tracing::info!("wrote the webhook configurations: ready"),
             Err(error) => {
                 tracing::warn!(%error, "failed to write the webhook configurations: is webhook-config/ applied?");
-                readiness.set(false);
+                readiness.set(Err("the webhook is not registered"));
                 tokio::time::sleep(RETRY).await;
                 continue;
             }
         }
-        readiness.set(true);
+        readiness.set(Ok(()));
         tokio::time::sleep(LOOK_AGAIN).await;
     }
 }

@@ -1,7 +1,8 @@
 //! The Agent's `Valid` condition: each generation is tried once, as a dry run.
 
 use super::cache::{GuardedAgent, now};
-use super::{PAGE_SIZE, WATCH_SECONDS, backoff};
+use super::leader::Leadership;
+use super::{BACKOFF, PAGE_SIZE, WATCH_SECONDS};
 use crate::client::{ApiServer, Error};
 use crate::plan::{build_trial_job, is_judged, judge_agent};
 use futures::StreamExt;
@@ -18,18 +19,23 @@ const CONCURRENCY: u16 = 4;
 pub async fn run(
     api_server: ApiServer,
     namespace: Option<&str>,
+    leadership: Leadership,
     shutdown: impl Future<Output = ()> + Send + Sync + 'static,
 ) {
     let watch = watcher::Config::default().page_size(PAGE_SIZE).timeout(WATCH_SECONDS);
     Controller::new(api_server.api::<GuardedAgent>(namespace), watch)
         .with_config(Config::default().concurrency(CONCURRENCY))
         .graceful_shutdown_on(shutdown)
-        .run(reconcile, error_policy, Arc::new(api_server))
+        .run(reconcile, error_policy, Arc::new((api_server, leadership)))
         .for_each(|_| std::future::ready(()))
         .await;
 }
 
-async fn reconcile(agent: Arc<GuardedAgent>, api_server: Arc<ApiServer>) -> Result<Action, Error> {
+async fn reconcile(agent: Arc<GuardedAgent>, ctx: Arc<(ApiServer, Leadership)>) -> Result<Action, Error> {
+    let (api_server, leadership) = &*ctx;
+    if !leadership.acquired().await {
+        return Ok(Action::await_change());
+    }
     let namespace = agent.namespace().unwrap_or_default();
     let status = agent.0.as_ref().ok().and_then(|agent| agent.status.as_ref());
     if is_judged(agent.meta(), status) {
@@ -51,7 +57,7 @@ async fn reconcile(agent: Arc<GuardedAgent>, api_server: Arc<ApiServer>) -> Resu
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "kube calls it so")]
-fn error_policy(agent: Arc<GuardedAgent>, error: &Error, _: Arc<ApiServer>) -> Action {
+fn error_policy(agent: Arc<GuardedAgent>, error: &Error, _: Arc<(ApiServer, Leadership)>) -> Action {
     tracing::warn!(%error, agent = agent.name_any(), namespace = agent.namespace(), "failed to try an Agent");
-    Action::requeue(backoff(7))
+    Action::requeue(BACKOFF.1)
 }

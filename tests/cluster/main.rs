@@ -6,6 +6,7 @@
 
 mod admission;
 mod hostile;
+mod leader;
 mod life;
 mod outage;
 mod queue;

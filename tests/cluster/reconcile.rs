@@ -101,7 +101,8 @@ fn a_first_run_costs_six_writes_and_a_settled_task_none() {
     let writes = || -> Vec<_> {
         let all = Cluster::shared().operator_writes();
         all.into_iter()
-            .filter(|write| write.namespace == ns.name)
+            // an Agent is judged once, whatever runs
+            .filter(|write| write.namespace == ns.name && write.resource != "agents")
             .map(|w| (w.verb, w.resource, w.subresource, w.code))
             .collect()
     };
@@ -120,6 +121,7 @@ fn a_first_run_costs_six_writes_and_a_settled_task_none() {
             write("patch", "taskruns", "status", 200),
         ]
     );
+    println!("a first run costs {} reads", Cluster::shared().operator_reads(&ns.name).len());
     // changes that mean nothing wake the reconciler, and it writes nothing
     ns.kubectl(&["annotate", TASK, "note=a"]).ok();
     ns.kubectl(&["label", "job", "svc-1-v1", "note=a"]).ok();

@@ -1,5 +1,6 @@
 //! A control plane, the operator's process on it, kubectl, and what tests need to say things briefly.
 
+use k8s_openapi::jiff::Timestamp;
 use kube::api::{ApiResource, DynamicObject, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::GroupVersionKind;
@@ -93,7 +94,7 @@ impl Cluster {
 
     /// What kstatus' own library says of an object: one word.
     pub fn kstatus(&self, object: &Value) -> String {
-        let output = self.run(Command::new(self.binaries.join("kstatus")), &object.to_string());
+        let output = Output::of(Command::new(self.binaries.join("kstatus")), &object.to_string());
         output.ok().trim().to_owned()
     }
 
@@ -105,29 +106,12 @@ impl Cluster {
 
     fn kubectl_with(&self, args: &[&str], stdin: &str, env: &[(&str, &str)]) -> Output {
         let mut kubectl = Command::new("kubectl");
-        kubectl.args(args).envs(env.iter().copied());
-        self.run(kubectl, stdin)
-    }
-
-    fn run(&self, mut command: Command, stdin: &str) -> Output {
-        let mut child = command
+        kubectl
+            .args(args)
             .env("KUBECONFIG", &self.kubeconfig)
             .env("KUBECACHEDIR", self.folder.join("kubectl-cache"))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("it is on PATH, or was built");
-        let mut input = child.stdin.take().expect("a pipe");
-        input.write_all(stdin.as_bytes()).expect("it reads");
-        drop(input);
-        let output = child.wait_with_output().expect("it ends");
-        Output {
-            ok: output.status.success(),
-            code: output.status.code(),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
+            .envs(env.iter().copied());
+        Output::of(kubectl, stdin)
     }
 
     /// A client as admin.
@@ -152,6 +136,17 @@ impl Cluster {
 
     /// Writes of the operator that the API server carried out, in order, but for Events.
     pub fn operator_writes(&self) -> Vec<ApiWrite> {
+        let is_write = |call: &ApiWrite| ["create", "update", "patch", "delete"].contains(&call.verb.as_str());
+        self.operator_calls().into_iter().filter(is_write).collect()
+    }
+
+    /// Reads of the operator in a namespace, but for watches.
+    pub fn operator_reads(&self, namespace: &str) -> Vec<ApiWrite> {
+        let is_read = |call: &ApiWrite| call.namespace == namespace && ["get", "list"].contains(&call.verb.as_str());
+        self.operator_calls().into_iter().filter(is_read).collect()
+    }
+
+    fn operator_calls(&self) -> Vec<ApiWrite> {
         let log = std::fs::read_to_string(self.folder.join("audit.log")).expect("an audit log");
         log.lines()
             .filter_map(|line| serde_json::from_str(line).ok())
@@ -171,7 +166,7 @@ impl Drop for Cluster {
     }
 }
 
-/// A write of the operator, from the audit log.
+/// A call of the operator, from the audit log.
 #[derive(Debug, Clone)]
 pub struct ApiWrite {
     pub verb: String,
@@ -180,23 +175,28 @@ pub struct ApiWrite {
     pub namespace: String,
     pub name: String,
     pub code: i64,
+    /// Which token it was made with.
+    pub credential: String,
+    /// When the API server received it.
+    pub at: Timestamp,
 }
 
 impl ApiWrite {
     fn of(entry: &Value) -> Option<Self> {
         let text = |path: &str| entry.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
-        let write = Self {
+        let call = Self {
             verb: text("/verb"),
             resource: text("/objectRef/resource"),
             subresource: text("/objectRef/subresource"),
             namespace: text("/objectRef/namespace"),
             name: text("/objectRef/name"),
             code: entry.pointer("/responseStatus/code")?.as_i64()?,
+            credential: text("/user/extra/authentication.kubernetes.io~1credential-id/0"),
+            at: text("/requestReceivedTimestamp").parse().ok()?,
         };
-        let is_write = ["create", "update", "patch", "delete"].contains(&write.verb.as_str());
         let is_operator = text("/user/username") == "system:serviceaccount:taskrun-system:taskrun-operator";
         let is_stored = !text("/requestURI").contains("dryRun=All");
-        (is_write && is_stored && is_operator && write.resource != "events").then_some(write)
+        (is_stored && is_operator && call.resource != "events").then_some(call)
     }
 }
 
@@ -210,6 +210,22 @@ pub struct Output {
 }
 
 impl Output {
+    /// Runs a command with this on its standard input.
+    fn of(mut command: Command, stdin: &str) -> Self {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("it is on PATH, or was built");
+        let mut input = child.stdin.take().expect("a pipe");
+        input.write_all(stdin.as_bytes()).expect("it reads");
+        drop(input);
+        let output = child.wait_with_output().expect("it ends");
+        Self {
+            ok: output.status.success(),
+            code: output.status.code(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
     /// The output of a command that must succeed.
     #[track_caller]
     pub fn ok(self) -> String {
@@ -349,7 +365,7 @@ impl Operator {
     /// Starts it under the shipped RBAC.
     pub fn launch(cluster: &Cluster, args: &[&str]) -> Self {
         let (port, admin) = (free_port(), free_port());
-        let kubeconfig = operator_kubeconfig(cluster);
+        let kubeconfig = operator_kubeconfig(cluster, port);
         let log = cluster.folder.join(format!("operator-{port}.log"));
         Self::spawn(port, admin, kubeconfig, log, args)
     }
@@ -378,12 +394,15 @@ impl Operator {
         let mut wrapper = Command::new("sh")
             .args(["-c", "\"$@\" & echo $!; cat >/dev/null; kill -KILL $! 2>/dev/null; wait", "sh"])
             .arg(env!("CARGO_BIN_EXE_taskrun-operator"))
-            .args(["run", "--shutdown-delay=0"])
+            .arg("run")
             .arg(format!("--webhook-addr=127.0.0.1:{port}"))
             .arg(format!("--webhook-url=https://127.0.0.1:{port}"))
             .arg(format!("--admin-addr=127.0.0.1:{admin}"))
             .args(args)
             .env("KUBECONFIG", &kubeconfig)
+            .env("TASKRUN_SHUTDOWN_DELAY", "0")
+            // a name of its own, and the same after a restart: it need not wait for its own Lease
+            .env("POD_NAME", format!("operator-{port}"))
             .env("RUST_LOG", "info,taskrun_operator=debug,actix_server=warn")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -419,8 +438,22 @@ impl Operator {
 
     /// Ends it without a warning, as SIGKILL does.
     pub fn kill(&self) {
-        let killed = Command::new("kill").args(["-KILL", &self.pid]).status();
-        assert!(killed.expect("kill").success());
+        self.signal("KILL");
+    }
+
+    pub fn signal(&self, signal: &str) {
+        let sent = Command::new("kill").args([&format!("-{signal}"), &self.pid]).status();
+        assert!(sent.expect("kill").success());
+    }
+
+    /// What the audit log calls its token.
+    pub fn credential(&self, cluster: &Cluster) -> String {
+        let kubeconfig = self.kubeconfig.to_string_lossy();
+        let whoami = ["auth", "whoami", "-o", "json"];
+        let user: Value = serde_json::from_str(&cluster.kubectl_with(&whoami, "", &[("KUBECONFIG", &kubeconfig)]).ok())
+            .expect("JSON");
+        let ids = &user["status"]["userInfo"]["extra"]["authentication.kubernetes.io/credential-id"];
+        ids[0].as_str().expect("a credential").to_owned()
     }
 }
 
@@ -431,12 +464,12 @@ impl Drop for Operator {
     }
 }
 
-fn operator_kubeconfig(cluster: &Cluster) -> PathBuf {
+fn operator_kubeconfig(cluster: &Cluster, port: u16) -> PathBuf {
     let token = cluster.kubectl(&["-n", "taskrun-system", "create", "token", "taskrun-operator"]).ok();
     let admin = cluster.kubectl(&["config", "view", "--raw", "-o", "json"]).ok();
     let mut kubeconfig: Value = serde_json::from_str(&admin).expect("JSON");
     kubeconfig["users"][0]["user"] = json!({"token": token.trim()});
-    let path = cluster.folder.join("operator.kubeconfig");
+    let path = cluster.folder.join(format!("operator-{port}.kubeconfig"));
     write_private(&path, &kubeconfig.to_string());
     path
 }
