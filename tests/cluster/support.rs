@@ -6,12 +6,13 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::GroupVersionKind;
 use kube::{Api, Client, Config};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 /// The longest that anything is waited for.
@@ -478,9 +479,11 @@ fn write_private(path: &Path, text: &str) {
     std::fs::write(path, text).expect("a file");
 }
 
-/// A port below those that the kernel gives to outgoing connections: one of these could take it while
-/// the operator restarts.
+/// A port that no other operator of these tests has, below those that the kernel gives to outgoing
+/// connections: one of these could take it while the operator restarts.
 fn free_port() -> u16 {
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    let is_new = |port: &u16| GIVEN.lock().expect("no panic").insert(*port);
     let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
-    (0..100).map(|_| fastrand::u16(20_000..32_000)).find(is_free).expect("a free port")
+    (0..100).map(|_| fastrand::u16(20_000..32_000)).find(|port| is_new(port) && is_free(port)).expect("a free port")
 }
