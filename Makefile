@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test check deny generate
+.PHONY: help demo dev test model check deny generate
 CARGO_DENY_VERSION := 0.20.2
 
 help: ## list these targets
@@ -14,6 +14,9 @@ dev: ## the same, left running for kubectl until Ctrl-C
 test: ## all tests, those against a real control plane too
 	@tests/control-plane/build.sh >/dev/null
 	cargo test --locked
+
+model: ## every interleaving of the run protocol within larger bounds than `make test` has (minutes)
+	cargo test --locked --test model -- --include-ignored --show-output
 
 check: ## formatting, lints, documentation; duplicates, licences, sources and advisories of dependencies
 	cargo fmt --check

@@ -145,7 +145,9 @@ impl Observed {
         }
     }
 
-    /// Protocol §§1 and 2: the ConfigMap and the Job, which cannot start yet.
+    /// Protocol §§1 and 2: the ConfigMap and the Job, which cannot start yet. Older runs are ended first, and
+    /// another TaskRun's waited for: the Job controller learns of Jobs in their order, so one that knows of
+    /// the new Job knows that it may make no pod of an older one.
     fn create(&self) -> Plan {
         let (agent, job) = match self.agent_and_job() {
             Ok(found) => found,
@@ -162,9 +164,13 @@ impl Observed {
             Some(_) => {}
             None => steps.push(Step::CreateConfigMap(Box::new(build_config_map(&self.task_run)))),
         }
+        if let Some(foreign) = self.foreign_run() {
+            let message = format!("waiting for Job {} of another TaskRun to end", foreign.name_any());
+            return self.stand(&Standing::waiting(&message), Next::After(RECHECK));
+        }
         steps.extend(build_claim(&self.task_run, agent).map(|claim| Step::CreateClaim(Box::new(claim))));
         steps.push(Step::CreateJob(Box::new(job)));
-        Plan::of(steps, Next::Again)
+        Plan::of(steps, Next::Again).after(self.end_older())
     }
 
     /// The Agent and the Job that it makes of the present version; or why there is none.
@@ -208,10 +214,14 @@ impl Observed {
     fn waits_for(&self, uid: Option<&str>) -> Option<String> {
         let alive = self.pods.iter().find(|pod| job_uid(pod) != uid && (is_alive(pod) || self.may_be_released(pod)));
         let alive = alive.map(|pod| format!("pod {}", pod.name_any()));
-        let foreign = self.other_jobs.iter().filter(|job| !self.is_ours(&job.metadata));
-        let may_start = foreign.filter(|job| !is_finished(job) && !has_gate(job));
-        let job = self.unfinished_others().into_iter().chain(may_start).next();
+        let job = self.unfinished_others().into_iter().chain(self.foreign_run()).next();
         alive.or_else(|| job.map(|job| format!("Job {}", job.name_any())))
+    }
+
+    /// A Job of the task that another TaskRun has released: a predecessor whose finalizer was taken away.
+    fn foreign_run(&self) -> Option<&Job> {
+        let foreign = self.other_jobs.iter().filter(|job| !self.is_ours(&job.metadata));
+        foreign.filter(|job| !is_finished(job)).find(|job| !has_gate(job))
     }
 
     /// Whether a pod behind our gate may yet start: a recorded run's may be released by a plan that was
@@ -388,7 +398,8 @@ impl Observed {
         let uid = self.task_run.metadata.uid.as_ref();
         let is_pod_of_ours = |pod: &&Pod| pod.labels().get(TASK_RUN_UID_LABEL) == uid && !has_ended(pod);
         let pods = || self.pods.iter().filter(is_pod_of_ours);
-        let alive = pods().filter(|pod| is_alive(pod)).map(|pod| format!("pod {}", pod.name_any()));
+        let alive = pods().filter(|pod| is_alive(pod) || job_uid(pod).is_none());
+        let alive = alive.map(|pod| format!("pod {}", pod.name_any()));
         let alive: Vec<String> = alive.chain(running.iter().map(|job| format!("Job {}", job.name_any()))).collect();
         if alive.is_empty() {
             return Plan::of(vec![self.remove_finalizer()], Next::Wait);

@@ -42,7 +42,7 @@ pub async fn observe(ctx: &Context, cached: &TaskRun) -> Result<Option<Observed>
         true => Some(ctx.api_server.list_config_maps(&namespace, &task_selector(&task_run.spec.run_id())).await?),
         false => None,
     };
-    let other_jobs = other_jobs(ctx, &task_run, job.as_ref(), is_surplus).await?;
+    let other_jobs = other_jobs(ctx, &task_run, is_surplus).await?;
     Ok(Some(Observed {
         pods: pods(ctx, &task_run, job.as_ref(), &other_jobs).await?,
         workload: workload(ctx, &task_run, job.iter().chain(&other_jobs)).await?,
@@ -58,13 +58,12 @@ pub async fn observe(ctx: &Context, cached: &TaskRun) -> Result<Option<Observed>
     }))
 }
 
-/// Jobs other than the present version's: all of the task where a run may be recorded or all must be found,
-/// else what the cache has. Those that may have pods are recorded, so they are read live in any case, by
-/// their names: a label can be taken away.
-async fn other_jobs(ctx: &Context, task_run: &TaskRun, job: Option<&Job>, is_surplus: bool) -> Result<Vec<Job>, Error> {
+/// Jobs other than the present version's: all of the task where a run may begin or all must be found, else
+/// what the cache has. Those that may have pods are recorded, so they are read live in any case, by their
+/// names: a label can be taken away.
+async fn other_jobs(ctx: &Context, task_run: &TaskRun, is_surplus: bool) -> Result<Vec<Job>, Error> {
     let present = task_run.spec.run_id().to_string();
-    let records = task_run.present_run().is_none() && job.is_some();
-    let is_live = records || is_surplus || task_run.metadata.deletion_timestamp.is_some();
+    let is_live = task_run.present_run().is_none() || is_surplus || task_run.metadata.deletion_timestamp.is_some();
     let mut jobs = match is_live {
         true => list_of_task::<Job>(ctx, task_run).await?,
         false => ctx.caches.other_jobs(task_run),

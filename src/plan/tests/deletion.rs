@@ -33,6 +33,19 @@ fn a_deletion_ends_an_orphaned_pod_as_well() {
 }
 
 #[test]
+fn a_deletion_ends_an_orphaned_pod_behind_our_gate() {
+    let (mut operator, mut world) = (Operator::default(), World::new());
+    operator.reconcile(&mut world);
+    world.touch_job("auth-7-v1", |job| job.spec.as_mut().unwrap().suspend = Some(false));
+    world.sync_job("auth-7-v1");
+    world.delete_job("auth-7-v1", Cascade::Orphan);
+    world.delete_task_run();
+    assert_eq!(reconcile(&mut operator, &mut world).0, ["delete pod"]);
+    assert_eq!(reconcile(&mut operator, &mut world).0, ["finalizers"]);
+    assert!(world.pods.is_empty());
+}
+
+#[test]
 fn a_deletion_ends_a_job_that_has_not_started() {
     let (mut operator, mut world) = (Operator::default(), World::new());
     operator.reconcile(&mut world);

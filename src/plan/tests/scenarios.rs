@@ -46,12 +46,14 @@ fn a_new_version_waits_until_no_pod_of_the_old_one_lives() {
     let old_pod = only_pod(&world);
     let uid = world.jobs["auth-7-v1"].metadata.uid.clone().unwrap();
     world.new_version();
-    assert_eq!(reconcile(&mut operator, &mut world).0, ["create configmap auth-7-v2", "create job auth-7-v2"]);
-    operator.reconcile(&mut world);
+    // in this order the Job controller learns of both: it makes no more pods of the one once it knows the other
+    let steps = ["delete job auth-7-v1", "create configmap auth-7-v2", "create job auth-7-v2"];
+    assert_eq!(reconcile(&mut operator, &mut world).0, steps);
     assert_eq!(
         operator.plans.last().unwrap()[0],
         Step::DeleteJob { name: "auth-7-v1".into(), uid, resource_version: None }
     );
+    operator.reconcile(&mut world);
     assert_eq!(status(&world).conditions[3].reason, reason::WAITING_FOR_PREVIOUS_RUN);
     for _ in 0..3 {
         world.sync_job("auth-7-v1");
@@ -67,6 +69,19 @@ fn a_new_version_waits_until_no_pod_of_the_old_one_lives() {
     assert_eq!(reconcile(&mut operator, &mut world).0, ["patch job auth-7-v2 suspend=false"]);
     settle(&mut operator, &mut world);
     assert_eq!(outcomes(&world), [(1, Some(Outcome::Superseded)), (2, Some(Outcome::Succeeded))]);
+}
+
+#[test]
+fn nothing_is_created_while_a_job_of_another_task_run_may_make_a_pod() {
+    let (mut operator, mut world) = running();
+    world.edit(|task_run| task_run.metadata.finalizers = None);
+    world.delete_task_run();
+    world.create_task_run();
+    world.new_version();
+    let (steps, next) = reconcile(&mut operator, &mut world);
+    assert_eq!((steps, next), (vec!["status".into(), "event WaitingForPreviousRun".into()], Next::After(RECHECK)));
+    settle(&mut operator, &mut world);
+    assert_eq!(status(&world).phase, Some(Phase::Succeeded));
 }
 
 #[test]
@@ -176,7 +191,7 @@ fn a_crash_after_any_step_changes_nothing() {
         (true, |_, _| {}),
         (true, without_finalizer),
         (false, |world, round| {
-            if round == 5 {
+            if round == 8 {
                 world.new_version();
             }
         }),
