@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test model check deny generate
+.PHONY: help demo dev test model faults check deny generate
 CARGO_DENY_VERSION := 0.20.2
 
 help: ## list these targets
@@ -17,6 +17,10 @@ test: ## all tests, those against a real control plane too
 
 model: ## every interleaving of the run protocol within larger bounds than `make test` has (minutes)
 	cargo test --locked --test model -- --include-ignored --show-output
+
+faults: ## the whole matrix of scenarios and faults (20 to 30 minutes; FAULTS=PART runs the plans with this in their names)
+	@tests/control-plane/build.sh >/dev/null
+	FAULTS="$(FAULTS)" cargo test --locked --test faults -- --nocapture
 
 check: ## formatting, lints, documentation; duplicates, licences, sources and advisories of dependencies
 	cargo fmt --check

@@ -194,7 +194,9 @@ impl ApiServer {
         let namespace = task_run.metadata.namespace.as_deref().unwrap_or_default();
         let name = task_run.metadata.name.as_deref().unwrap_or_default();
         match step {
-            Step::PatchFinalizers(patch) => self.patch::<TaskRun>(namespace, name, patch).await,
+            Step::SetFinalizers { uid, resource_version, finalizers } => {
+                self.set_finalizers(namespace, name, uid, resource_version.as_ref(), finalizers).await
+            }
             Step::CreateConfigMap(config_map) => self.create(namespace, &**config_map).await,
             Step::CreateClaim(claim) => self.create_claim(namespace, claim).await,
             Step::CreateJob(job) => self.create(namespace, &**job).await,
@@ -267,6 +269,27 @@ impl ApiServer {
     {
         let api = self.api::<K>(Some(namespace));
         bounded(api.patch(name, &manager(), &Patch::Merge(patch))).await.map(|_| ()).map_err(gone_is_conflict)
+    }
+
+    /// Replaces the object as it is: where the last finalizer goes, the API server (1.37) deletes what has the
+    /// name by then, and only a replacement, not a patch, makes the uid a precondition of that.
+    async fn set_finalizers(
+        &self,
+        namespace: &str,
+        name: &str,
+        uid: &str,
+        version: Option<&String>,
+        finalizers: &[String],
+    ) -> Result<(), Error> {
+        let api: Api<DynamicObject> =
+            Api::namespaced_with(self.client.clone(), namespace, &ApiResource::erase::<TaskRun>(&()));
+        let Some(mut found) = bounded(api.get_opt(name)).await? else { return Ok(()) };
+        if found.metadata.uid.as_deref() != Some(uid) || found.metadata.resource_version.as_ref() != version {
+            return Err(Error::Conflict("the TaskRun has changed".to_owned()));
+        }
+        found.metadata.finalizers = Some(finalizers.to_vec());
+        let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+        bounded(api.replace(name, &params, &found)).await.map(|_| ()).map_err(gone_is_conflict)
     }
 
     async fn patch_workload(&self, namespace: &str, name: &str, patch: &Value) -> Result<(), Error> {

@@ -218,7 +218,7 @@ impl Context {
     fn take_note(&self, task_run: &TaskRun, step: &Step) {
         let TaskRun { metadata, .. } = task_run;
         match step {
-            Step::PatchStatus(_) | Step::PatchFinalizers(_) => {
+            Step::PatchStatus(_) | Step::SetFinalizers { .. } => {
                 self.written.note(metadata.uid.as_deref(), metadata.resource_version.as_deref());
             }
             Step::PatchJob { patch, .. } => {

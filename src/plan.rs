@@ -450,17 +450,17 @@ impl Observed {
     fn add_finalizer(&self) -> Step {
         let mut finalizers = self.task_run.finalizers().to_vec();
         finalizers.push(FINALIZER.to_owned());
-        self.patch_finalizers(&finalizers)
+        self.set_finalizers(finalizers)
     }
 
     fn remove_finalizer(&self) -> Step {
         let mut finalizers = self.task_run.finalizers().to_vec();
         finalizers.retain(|finalizer| finalizer != FINALIZER);
-        self.patch_finalizers(&finalizers)
+        self.set_finalizers(finalizers)
     }
 
-    fn patch_finalizers(&self, finalizers: &[String]) -> Step {
-        let version = &self.task_run.metadata.resource_version;
-        Step::PatchFinalizers(json!({"metadata": {"resourceVersion": version, "finalizers": finalizers}}))
+    fn set_finalizers(&self, finalizers: Vec<String>) -> Step {
+        let uid = self.task_run.uid().unwrap_or_default();
+        Step::SetFinalizers { uid, resource_version: self.task_run.resource_version(), finalizers }
     }
 }

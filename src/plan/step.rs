@@ -14,8 +14,15 @@ use std::time::Duration;
 /// One write.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
-    /// Merge patch of the TaskRun's finalizers, under its resourceVersion.
-    PatchFinalizers(Value),
+    /// Replaces the TaskRun's finalizers, unless it has changed since.
+    SetFinalizers {
+        /// Its uid, a precondition.
+        uid: String,
+        /// Its resourceVersion, a precondition.
+        resource_version: Option<String>,
+        /// All that it shall have.
+        finalizers: Vec<String>,
+    },
     /// Creates the version's ConfigMap.
     CreateConfigMap(Box<ConfigMap>),
     /// Deletes the ConfigMap of a run that the history has no place for, under its uid.

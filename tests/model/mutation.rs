@@ -142,7 +142,7 @@ impl Mutation {
             StraysStay if is_recorded => steps.retain(|step| !matches!(step, Step::DeleteJob { .. })),
             OlderRunsStay if !is_recorded => steps.retain(|step| !matches!(step, Step::DeleteJob { .. })),
             OrphansStay => steps.retain(|step| !matches!(step, Step::DeletePod { .. })),
-            FinalizerStays => steps.retain(|step| !matches!(step, Step::PatchFinalizers(_))),
+            FinalizerStays => steps.retain(|step| !matches!(step, Step::SetFinalizers { .. })),
             ReleaseBeforeRecord => release_first(steps, observed),
             EndsOlderLate if creates(steps) => steps.retain(|step| !matches!(step, Step::DeleteJob { .. })),
             CancelRecordedFirst if observed.task_run.spec.cancel == Some(true) => record_first(steps, observed),

@@ -186,9 +186,7 @@ fn uid(job: JobUid) -> String {
 /// The write that a step is; none where nothing comes of it that is held here.
 pub fn write(step: &Step, read: &Read) -> Option<Write> {
     Some(match step {
-        Step::PatchFinalizers(patch) => {
-            Write::Finalizer(patch["metadata"]["finalizers"].as_array().is_some_and(|list| !list.is_empty()))
-        }
+        Step::SetFinalizers { finalizers, .. } => Write::Finalizer(!finalizers.is_empty()),
         Step::PatchStatus(patch) => {
             let runs: Vec<RunStatus> = from_value(patch["status"].get("runs")?.clone()).unwrap();
             let runs: Vec<Run> = runs.iter().map(run).collect();

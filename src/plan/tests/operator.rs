@@ -153,7 +153,7 @@ pub fn settle(operator: &mut Operator, world: &mut World) {
 /// A short word for each step.
 pub fn words(steps: &[Step]) -> Vec<String> {
     let word = |step: &Step| match step {
-        Step::PatchFinalizers(_) => "finalizers".to_owned(),
+        Step::SetFinalizers { .. } => "finalizers".to_owned(),
         Step::CreateConfigMap(config_map) => format!("create configmap {}", config_map.name_any()),
         Step::CreateClaim(claim) => format!("create claim {}", claim.name_any()),
         Step::DeleteConfigMap { name, .. } => format!("delete config map {name}"),

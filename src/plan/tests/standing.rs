@@ -247,9 +247,9 @@ fn a_job_with_another_uid_is_not_the_run() {
 fn a_finalizer_that_somebody_took_away_comes_back_while_the_run_goes_on() {
     let mut observed = released(&[json!({"phase": "Running"})]);
     observed.task_run.metadata.finalizers = None;
-    assert!(matches!(plan(&observed).steps[..], [Step::PatchFinalizers(_)]));
+    assert!(matches!(plan(&observed).steps[..], [Step::SetFinalizers { .. }]));
     finish(job(&mut observed), "Complete", "CompletionsReached");
-    assert!(!plan(&observed).steps.iter().any(|step| matches!(step, Step::PatchFinalizers(_))));
+    assert!(!plan(&observed).steps.iter().any(|step| matches!(step, Step::SetFinalizers { .. })));
 }
 
 #[test]

@@ -116,7 +116,10 @@ impl World {
         self.writes += usize::from(!matches!(step, Step::Publish(_)));
         match step {
             Step::PatchStatus(patch) => self.patch_task_run(patch, "status"),
-            Step::PatchFinalizers(patch) => self.patch_task_run(patch, "metadata"),
+            Step::SetFinalizers { uid, resource_version, finalizers } => {
+                let preconditions = json!({"uid": uid, "resourceVersion": resource_version, "finalizers": finalizers});
+                self.patch_task_run(&json!({"metadata": preconditions}), "metadata")
+            }
             Step::CreateConfigMap(config_map) => {
                 let mut config_map = (**config_map).clone();
                 config_map.metadata.uid = Some(self.next());
