@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 
 /// The condition's type.
 const VALID: &str = "Valid";
+/// Name of the Job of a dry run: no run's, as those end in a version.
+const TRIAL: &str = "taskrun-operator-trial";
 
 /// A Job for a dry run: as for a task, but nobody's.
 ///
@@ -26,7 +28,8 @@ pub fn build_trial_job(agent: &Agent) -> Result<Job, String> {
     let mut task_run = TaskRun::new("task-1", spec);
     task_run.metadata.namespace = agent.namespace();
     let job = build_job(&task_run, agent)?;
-    Ok(Job { metadata: ObjectMeta { owner_references: None, ..job.metadata }, ..job })
+    let name = Some(TRIAL.to_owned());
+    Ok(Job { metadata: ObjectMeta { name, owner_references: None, ..job.metadata }, ..job })
 }
 
 /// Whether the status speaks of this generation.

@@ -9,8 +9,9 @@ use crate::crd::{Conditions, ContextUpdatePolicy, Outcome, Phase, RunStatus, Tas
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use serde_json::{Map, Value, json};
 
-/// Most runs that a status lists: with their messages they fit beside the largest spec.
-const MAX_RUNS: usize = 100;
+/// Most runs that a status lists: with their messages they fit beside the largest spec. One more than the
+/// longest history and the present run, so that a history which is cut here is always cut by the plan, too.
+const MAX_RUNS: usize = 102;
 /// Longest note of an Event, in bytes: the API server refuses a longer one.
 const MAX_NOTE: usize = 1_024;
 

@@ -8,7 +8,7 @@ fn the_trial_is_the_job_that_a_task_would_get_but_nobodys() {
     let job = build_trial_job(&agent()).unwrap();
     let spec = job.spec.unwrap();
     assert_eq!((spec.suspend, job.metadata.owner_references), (Some(true), None));
-    assert_eq!(job.metadata.name.as_deref(), Some("trial-1-v1"));
+    assert_eq!(job.metadata.name.as_deref(), Some("taskrun-operator-trial"));
     let mut agent = agent();
     agent.spec.job_template.spec.as_mut().unwrap().suspend = Some(true);
     assert!(build_trial_job(&agent).unwrap_err().contains("spec.jobTemplate.spec.suspend"));

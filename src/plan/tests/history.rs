@@ -31,6 +31,17 @@ fn runs_config_maps_and_jobs_beyond_the_limit_go_together() {
 }
 
 #[test]
+fn the_longest_history_leaves_nothing_unlisted() {
+    let (mut operator, mut world) = lived(100, 103);
+    assert_eq!((versions(&world).0.len(), world.config_maps.len(), world.jobs.len()), (101, 101, 101));
+    (0..5).for_each(|_| world.new_version());
+    settle(&mut operator, &mut world);
+    let (runs, config_maps, jobs) = versions(&world);
+    // four of the versions were passed over
+    assert_eq!((runs.len(), config_maps.len(), jobs.len()), (101, 97, 97));
+}
+
+#[test]
 fn a_cut_that_was_cut_off_is_done_again() {
     let (mut operator, mut world) = lived(9, 3);
     world.edit(|task_run| task_run.spec.history_limit = Some(1));
