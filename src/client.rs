@@ -3,25 +3,29 @@
 //! It knows names, verbs and field managers, and holds no rule. Requests are never replayed here: a
 //! write whose answer was lost is settled by observing again (kube's own retry would repeat a POST).
 
+mod error;
+mod webhooks;
+
+pub use error::Error;
+
 use crate::crd::{Agent, MANAGED_BY, TaskNames, TaskRun, reason};
 use crate::plan::{Notice, Step};
-use k8s_openapi::api::admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration};
+use error::{bounded, gone_is_conflict, refusal};
+use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference, PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use k8s_openapi::{ByteString, NamespaceResourceScope};
 use kube::api::{
     ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, Preconditions, TypeMeta,
 };
-use kube::core::{DeserializeGuard, GroupVersionKind, Status};
+use kube::core::{DeserializeGuard, GroupVersionKind};
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Api, Client, Config, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::fmt::Debug;
-use std::future::Future;
 use std::time::Duration;
 
 /// Field manager of what the reconciler writes.
@@ -34,37 +38,10 @@ pub const WEBHOOK_CONFIGURATION: &str = "taskrun-operator";
 const WORKLOAD_VERSIONS: [&str; 2] = ["kueue.x-k8s.io/v1beta2", "kueue.x-k8s.io/v1beta1"];
 /// Kueue's label on a Workload: the uid of its Job.
 const WORKLOAD_JOB_LABEL: &str = "kueue.x-k8s.io/job-uid";
-/// The longest that one call may take.
-const CALL_TIMEOUT: Duration = Duration::from_secs(20);
 /// The longest that a connection may be silent. Calls have their own end, but not the list and the opening
 /// of a watch: on a connection that is half open they would wait for ever. It is longer than a watch may be
 /// silent (`controller::WATCH_SECONDS` and five), so that no living one is cut.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Why a call came to nothing.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// What the call was decided on is not so any more: observe again.
-    #[error("conflict: {0}")]
-    Conflict(String),
-    /// The API server refuses the object for what it is.
-    #[error("refused ({reason}): {message}")]
-    Refused {
-        /// Word for a condition.
-        reason: &'static str,
-        /// What the API server said.
-        message: String,
-    },
-    /// No answer in time; the call may have been carried out.
-    #[error("no answer from the API server in time")]
-    Timeout,
-    /// Anything else.
-    #[error("failed to call the API server: {}", brief(.0))]
-    Call(#[from] kube::Error),
-    /// Nobody said where the API server is.
-    #[error("found no API server: set KUBECONFIG, or run in a pod with a service account")]
-    NoConfiguration,
-}
 
 /// The API server.
 #[derive(Clone)]
@@ -369,91 +346,8 @@ impl ApiServer {
         };
         Ok(())
     }
-
-    /// Writes into both webhook configurations whom to trust and, where the operator runs outside the
-    /// cluster, where to find it (`url`, without a path); nothing where they say so. Returns whether it
-    /// wrote.
-    ///
-    /// # Errors
-    /// See [`Error`].
-    pub async fn register_webhooks(&self, ca_bundle: &str, url: Option<&str>) -> Result<bool, Error> {
-        let ca_bundle = ByteString(ca_bundle.as_bytes().to_vec());
-        let client = || self.client.clone();
-        let mutating = register::<MutatingWebhookConfiguration>(Api::all(client()), "mutate", &ca_bundle, url).await?;
-        let validating =
-            register::<ValidatingWebhookConfiguration>(Api::all(client()), "validate", &ca_bundle, url).await?;
-        Ok(mutating || validating)
-    }
-}
-
-/// Makes a webhook configuration name us, by a strategic merge patch: webhooks are merged by name.
-async fn register<K>(api: Api<K>, verb: &str, ca_bundle: &ByteString, url: Option<&str>) -> Result<bool, Error>
-where
-    K: Resource<DynamicType = ()> + Clone + Serialize + DeserializeOwned + Debug,
-{
-    let stored = serde_json::to_value(bounded(api.get(WEBHOOK_CONFIGURATION)).await?).unwrap_or_default();
-    let stored = &stored["webhooks"][0]["clientConfig"];
-    let mut wanted = json!({ "caBundle": ca_bundle });
-    if let Some(url) = url {
-        wanted["url"] = json!(format!("{}/{verb}", url.trim_end_matches('/')));
-        wanted["service"] = Value::Null;
-    }
-    let is_so = |(field, value): (&String, &Value)| stored.get(field).unwrap_or(&Value::Null) == value;
-    if wanted.as_object().is_some_and(|wanted| wanted.iter().all(is_so)) {
-        return Ok(false);
-    }
-    let patch = json!({"webhooks": [{"name": format!("{verb}.taskruns.orchestrator.io"), "clientConfig": wanted}]});
-    let params = PatchParams { field_manager: Some(WEBHOOK_FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-    bounded(api.patch(WEBHOOK_CONFIGURATION, &params, &Patch::Strategic(patch))).await?;
-    Ok(true)
 }
 
 fn manager() -> PatchParams {
     PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() }
-}
-
-/// A call with an end; conflicts are told apart.
-async fn bounded<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, Error> {
-    match tokio::time::timeout(CALL_TIMEOUT, call).await {
-        Err(_) => Err(Error::Timeout),
-        Ok(Err(kube::Error::Api(status))) if status.code == 409 => Err(Error::Conflict(status.message.clone())),
-        Ok(result) => Ok(result?),
-    }
-}
-
-/// What people need to know of it: not the whole answer, nor each layer's name.
-fn brief(error: &kube::Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    match error {
-        kube::Error::Api(status) => format!("{} ({})", status.message, status.code),
-        _ => cause.to_string(),
-    }
-}
-
-/// Why the API server does not take an object, where asking again would not help.
-fn refusal(status: &Status) -> Option<&'static str> {
-    match status.code {
-        400 | 422 => Some(reason::INVALID_AGENT),
-        403 => Some(reason::FORBIDDEN),
-        413 => Some(reason::TOO_LARGE),
-        500 if status.message.contains("request is too large") => Some(reason::TOO_LARGE),
-        _ => None,
-    }
-}
-
-/// What was to be patched is gone, or another object has its name by now (422 for a wrong uid).
-fn gone_is_conflict(error: Error) -> Error {
-    match error {
-        Error::Call(kube::Error::Api(status)) if status.code == 404 || is_other_uid(&status.message) => {
-            Error::Conflict(status.message.clone())
-        }
-        other => other,
-    }
-}
-
-fn is_other_uid(message: &str) -> bool {
-    message.contains("metadata.uid")
 }

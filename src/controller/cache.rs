@@ -61,7 +61,7 @@ impl Caches {
     /// that is too long.
     pub async fn look(&self, task_run: &TaskRun, names: TaskNames) -> Option<Next> {
         self.ready().await;
-        let is_started = task_run.present_run().or(task_run.awaited_run()).is_some();
+        let is_started = task_run.present_run().or(task_run.run_waited_for()).is_some();
         let is_surplus = !task_run.surplus_runs().is_empty();
         if !is_started || is_surplus || task_run.metadata.deletion_timestamp.is_some() {
             return None;

@@ -100,7 +100,7 @@ async fn workload<'a>(
     task_run: &TaskRun,
     mut jobs: impl Iterator<Item = &'a Job>,
 ) -> Result<Option<DynamicObject>, Error> {
-    let run = task_run.present_run().or(task_run.awaited_run()).filter(|run| run.outcome.is_none());
+    let run = task_run.present_run().or(task_run.run_waited_for()).filter(|run| run.outcome.is_none());
     let was_suspended = task_run
         .status
         .iter()

@@ -122,7 +122,7 @@ impl TaskRun {
 
     /// The older run whose end the present version waits for, if `AfterCompletion` says so.
     #[must_use]
-    pub fn awaited_run(&self) -> Option<&RunStatus> {
+    pub fn run_waited_for(&self) -> Option<&RunStatus> {
         let waits = self.spec.context_update_policy == Some(ContextUpdatePolicy::AfterCompletion);
         let older = self.status.as_ref().filter(|_| waits && self.present_run().is_none())?;
         older.runs.iter().rfind(|run| run.outcome.is_none() && run.context_version < self.spec.context_version)

@@ -12,9 +12,10 @@ mod waiting;
 mod world;
 
 use super::*;
+use crate::crd::reason;
 use crate::crd::{AgentSpec, ContextUpdatePolicy, MarkdownFile, Outcome, Phase, TaskRunSpec};
 use k8s_openapi::api::batch::v1::JobTemplateSpec;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// A TaskRun as admission leaves it.
 fn task_run() -> TaskRun {

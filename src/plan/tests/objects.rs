@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::crd::{EnvVar, Workspace};
+use crate::crd::{RELEASE_GATE, TASK_RUN_UID_LABEL};
 use k8s_openapi::api::core::v1::Container;
 
 /// An Agent of which this much is said, the rest left out.

@@ -1,8 +1,10 @@
 //! Runs that wait: for an older one (`AfterCompletion`), for a queue, for a person.
 
+use super::super::liveness::queue;
 use super::operator::{Operator, only_pod, reconcile, running, settle, status};
 use super::world::{Cascade, World};
 use super::*;
+use crate::crd::QUEUE_LABEL;
 
 fn after_completion() -> (Operator, World) {
     let (operator, mut world) = running();
@@ -41,7 +43,7 @@ fn of_the_versions_that_wait_only_the_newest_runs() {
 }
 
 #[test]
-fn the_end_of_the_awaited_run_is_told_even_if_the_next_cannot_start() {
+fn the_end_of_the_run_waited_for_is_told_even_if_the_next_cannot_start() {
     let (mut operator, mut world) = after_completion();
     world.agent = None;
     settle(&mut operator, &mut world);
@@ -50,7 +52,7 @@ fn the_end_of_the_awaited_run_is_told_even_if_the_next_cannot_start() {
 }
 
 #[test]
-fn an_awaited_run_can_be_cancelled_and_the_waiting_version_with_it() {
+fn an_run_waited_for_can_be_cancelled_and_the_waiting_version_with_it() {
     let (mut operator, mut world) = after_completion();
     world.edit(|task_run| task_run.spec.cancel = Some(true));
     assert_eq!(reconcile(&mut operator, &mut world).0, ["patch job auth-7-v1 suspend=null"]);
@@ -61,7 +63,7 @@ fn an_awaited_run_can_be_cancelled_and_the_waiting_version_with_it() {
 }
 
 #[test]
-fn an_awaited_run_whose_job_somebody_deletes_has_an_unknown_outcome() {
+fn an_run_waited_for_whose_job_somebody_deletes_has_an_unknown_outcome() {
     let (mut operator, mut world) = after_completion();
     operator.reconcile(&mut world);
     world.delete_job("auth-7-v1", Cascade::Background);

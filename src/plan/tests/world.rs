@@ -1,14 +1,14 @@
 //! A cluster in memory: what the API server, the Job controller, the kubelet and the garbage collector
 //! do with the steps of a plan. It holds the laws of the run protocol whenever a pod starts.
 
-use super::super::liveness::is_gated;
+use super::super::liveness::{is_gated, job_uid};
 use super::super::*;
-use crate::crd::{MANAGED_BY, Outcome, TASK_RUN_LABEL};
+use crate::crd::{MANAGED_BY, Outcome, RELEASE_GATE, TASK_RUN_LABEL, TASK_RUN_UID_LABEL};
 use k8s_openapi::api::batch::v1::{JobCondition, JobStatus};
 use k8s_openapi::api::core::v1::{ConfigMap, PodStatus};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
 use serde::{Serialize, de::DeserializeOwned};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 /// A run: uid of its TaskRun and its version.

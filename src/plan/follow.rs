@@ -1,0 +1,99 @@
+//! A recorded run: protocol §5, and what it does then.
+
+use super::liveness::{has_gate, is_finished, is_suspended, job_uid, queue};
+use super::standing::Standing;
+use super::step::{Next, Plan, Step, delete_job, delete_job_as_seen, patch_job, patch_workload, release_pod};
+use super::{LOOK_AGAIN, Observed, STARTS_WITHIN};
+use crate::crd::{QUEUE_LABEL, RELEASE_GATE, RunStatus, reason};
+use k8s_openapi::api::batch::v1::Job;
+use kube::core::DynamicObject;
+use serde_json::json;
+
+impl Observed {
+    /// The version's run is recorded and goes on: protocol §5, then its status.
+    pub(super) fn follow(&self, run: &RunStatus) -> Plan {
+        let is_the_run = |job: &&Job| job.metadata.uid.is_some() && job.metadata.uid == run.job_uid;
+        let Some(job) = self.job.as_ref().filter(is_the_run) else {
+            return self.with_strays(self.stand(&Standing::gone(self, run), Next::Wait));
+        };
+        self.with_strays(self.go_on(run, job, ""))
+    }
+
+    /// The older run that this version waits for, while it goes on.
+    pub(super) fn waited_for(&self) -> Option<(&RunStatus, &Job)> {
+        let run = self.task_run.run_waited_for()?;
+        let is_the_run = |job: &&Job| job.metadata.uid.is_some() && job.metadata.uid == run.job_uid;
+        self.other_jobs.iter().find(is_the_run).filter(|job| !is_finished(job)).map(|job| (run, job))
+    }
+
+    /// `AfterCompletion`: an older run goes on as if there were no newer version.
+    pub(super) fn wait_for_end(&self, run: &RunStatus, job: &Job) -> Plan {
+        let strays = self.unfinished_others().into_iter().filter(|other| other.metadata.uid != job.metadata.uid);
+        let strays = strays.filter_map(delete_job).collect();
+        self.go_on(run, job, &format!("; version {} waits for its end", self.task_run.spec.context_version))
+            .after(strays)
+    }
+
+    /// A recorded run goes on: what it is to do next, or else its status, with this said after its message.
+    fn go_on(&self, run: &RunStatus, job: &Job, beside: &str) -> Plan {
+        if !self.has_finalizer() && !is_finished(job) {
+            return Plan::of(vec![self.add_finalizer()], Next::Again);
+        }
+        let steps = self.steer(job);
+        if !steps.is_empty() {
+            // nothing that we watch tells of a Workload
+            let is_workload = steps.iter().any(|step| matches!(step, Step::PatchWorkload { .. }));
+            return Plan::of(steps, if is_workload { Next::Again } else { Next::After(LOOK_AGAIN) });
+        }
+        let mut standing = Standing::of_job(self, run, job);
+        standing.message.push_str(beside);
+        let is_starting = standing.reason == reason::STARTING;
+        self.stand(&standing, Next::After(if is_starting { STARTS_WITHIN.unsigned_abs() } else { LOOK_AGAIN }))
+    }
+
+    /// What makes the recorded Job do as the spec says; nothing where it does.
+    fn steer(&self, job: &Job) -> Vec<Step> {
+        let spec = &self.task_run.spec;
+        let deadline = job.spec.as_ref().and_then(|spec| spec.active_deadline_seconds);
+        if job.metadata.deletion_timestamp.is_some() || is_finished(job) {
+            return vec![];
+        }
+        match (spec.cancel == Some(true), spec.suspend == Some(true)) {
+            // a suspended Job's deadline does not run
+            (true, _) if is_suspended(job) => delete_job_as_seen(job).into_iter().collect(),
+            (true, _) if deadline != Some(1) => vec![patch_job(job, json!({"spec": {"activeDeadlineSeconds": 1}}))],
+            (false, true) if self.workload.is_some() => self.set_active(false),
+            (false, true) if !is_suspended(job) => vec![patch_job(job, json!({"spec": {"suspend": true}}))],
+            (false, false) => self.release(job),
+            _ => vec![],
+        }
+    }
+
+    /// Tells Kueue, which would undo a suspension of the Job, whether it may run; nothing where it knows.
+    fn set_active(&self, active: bool) -> Vec<Step> {
+        let is_other = |workload: &&DynamicObject| workload.data["spec"]["active"] != json!(active);
+        self.workload.iter().filter(is_other).map(|workload| patch_workload(workload, active)).collect()
+    }
+
+    /// Protocol §5: what lets the recorded Job start, at once or when its queue says so; nothing where it
+    /// may already.
+    fn release(&self, job: &Job) -> Vec<Step> {
+        let template = job.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
+        let gates = template.and_then(|pod| pod.scheduling_gates.as_deref()).unwrap_or_default();
+        let others: Vec<_> = gates.iter().filter(|gate| gate.name != RELEASE_GATE).collect();
+        let template = json!({"spec": {"schedulingGates": others}});
+        match (is_suspended(job), queue(job)) {
+            (true, Some(_)) if !has_gate(job) => self.set_active(true),
+            (true, Some(queue)) => {
+                let labels = json!({"labels": {QUEUE_LABEL: queue}});
+                vec![patch_job(job, json!({"metadata": labels, "spec": {"template": template}}))]
+            }
+            (true, None) => vec![patch_job(job, json!({"spec": {"suspend": false, "template": template}}))],
+            // not only where the template has the gate still: a pod may be older than the Job's release
+            (false, _) => {
+                let pods = self.pods.iter().filter(|pod| job_uid(pod) == job.metadata.uid.as_deref());
+                pods.filter_map(release_pod).collect()
+            }
+        }
+    }
+}
