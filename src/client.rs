@@ -78,6 +78,20 @@ impl ApiServer {
         }
     }
 
+    /// The same for objects that may not fit our types.
+    #[must_use]
+    pub fn dynamic_api<K>(&self, namespace: Option<&str>) -> (Api<DynamicObject>, ApiResource)
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        let resource = ApiResource::erase::<K>(&());
+        let api = match namespace {
+            Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &resource),
+            None => Api::all_with(self.client.clone(), &resource),
+        };
+        (api, resource)
+    }
+
     /// One object as it is now, if it is there.
     ///
     /// # Errors
@@ -258,8 +272,7 @@ impl ApiServer {
         version: Option<&String>,
         finalizers: &[String],
     ) -> Result<(), Error> {
-        let api: Api<DynamicObject> =
-            Api::namespaced_with(self.client.clone(), namespace, &ApiResource::erase::<TaskRun>(&()));
+        let (api, _) = self.dynamic_api::<TaskRun>(Some(namespace));
         let Some(mut found) = bounded(api.get_opt(name)).await? else { return Ok(()) };
         if found.metadata.uid.as_deref() != Some(uid) || found.metadata.resource_version.as_ref() != version {
             return Err(Error::Conflict("the TaskRun has changed".to_owned()));

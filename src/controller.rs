@@ -31,6 +31,8 @@ use written::Written;
 
 /// Reconciles at the same time: each is a few calls to the API server.
 const CONCURRENCY: u16 = 32;
+/// The longest that calls in flight are waited for at the end: they have their own.
+const GRACE: Duration = Duration::from_secs(20);
 /// Plans in one reconcile: a start takes four, each conflict one more.
 const MAX_ROUNDS: usize = 12;
 /// The API server ends a watch after this many seconds. Five later kube gives up one that is silent, and
@@ -75,6 +77,7 @@ pub async fn run(
     shutdown: impl Future<Output = ()> + Clone + Send + Sync + 'static,
 ) {
     let namespace = namespace.as_deref();
+    let ended = shutdown.clone();
     let agents_are_tried = agents::run(api_server.clone(), namespace, leadership.clone(), shutdown.clone());
     let (caches, writers) = Caches::new();
     let watch = watcher::Config::default().page_size(PAGE_SIZE).timeout(WATCH_SECONDS);
@@ -119,7 +122,12 @@ pub async fn run(
             }
             ready(())
         });
-    futures::join!(task_runs_are_reconciled, agents_are_tried);
+    let both = futures::future::join(task_runs_are_reconciled, agents_are_tried);
+    tokio::select! {
+        _ = both => {}
+        // a controller whose caches were never filled would not end
+        () = async { ended.await; tokio::time::sleep(GRACE).await } => {}
+    }
 }
 
 /// Tells of a watch's error, and keeps it from the Controller, which would look at no watch for up to half a

@@ -19,6 +19,7 @@ mod step;
 mod tests;
 
 pub use agent::{build_trial_job, is_judged, judge_agent};
+pub use follow::is_suspended;
 pub use job::{build_claim, build_config_map, build_job, task_selector};
 pub use liveness::{is_finished, is_owned, is_queued};
 pub use status::Notice;

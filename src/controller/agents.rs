@@ -1,14 +1,16 @@
 //! The Agent's `Valid` condition: each generation is tried once, as a dry run.
 
-use super::cache::{GuardedAgent, now};
+use super::cache::{now, unquoted};
 use super::leader::Leadership;
 use super::{BACKOFF, PAGE_SIZE, WATCH_SECONDS};
 use crate::client::{ApiServer, Error};
+use crate::crd::{Agent, AgentStatus};
 use crate::plan::{build_trial_job, is_judged, judge_agent};
 use futures::StreamExt;
+use kube::ResourceExt;
+use kube::api::DynamicObject;
 use kube::runtime::controller::{Action, Config, Controller};
 use kube::runtime::watcher;
-use kube::{Resource, ResourceExt};
 use std::future::Future;
 use std::sync::Arc;
 
@@ -23,7 +25,9 @@ pub async fn run(
     shutdown: impl Future<Output = ()> + Send + Sync + 'static,
 ) {
     let watch = watcher::Config::default().page_size(PAGE_SIZE).timeout(WATCH_SECONDS);
-    Controller::new(api_server.api::<GuardedAgent>(namespace), watch)
+    // as it came: what cannot be read has a status all the same
+    let (api, resource) = api_server.dynamic_api::<Agent>(namespace);
+    Controller::new_with(api, watch, resource)
         .with_config(Config::default().concurrency(CONCURRENCY))
         .graceful_shutdown_on(shutdown)
         .run(reconcile, error_policy, Arc::new((api_server, leadership)))
@@ -31,22 +35,21 @@ pub async fn run(
         .await;
 }
 
-async fn reconcile(agent: Arc<GuardedAgent>, ctx: Arc<(ApiServer, Leadership)>) -> Result<Action, Error> {
+async fn reconcile(agent: Arc<DynamicObject>, ctx: Arc<(ApiServer, Leadership)>) -> Result<Action, Error> {
     let (api_server, leadership) = &*ctx;
     if !leadership.acquired().await {
         return Ok(Action::await_change());
     }
-    let namespace = agent.namespace().unwrap_or_default();
-    let status = agent.0.as_ref().ok().and_then(|agent| agent.status.as_ref());
-    if is_judged(agent.meta(), status) {
+    let status = serde_json::from_value::<AgentStatus>(agent.data["status"].clone()).ok();
+    if is_judged(&agent.metadata, status.as_ref()) {
         return Ok(Action::await_change());
     }
-    let verdict = match agent.0.as_ref().map(build_trial_job) {
-        Ok(Ok(job)) => api_server.try_job(&namespace, &job).await?,
-        Ok(Err(message)) => Err(message),
-        Err(invalid) => Err(format!("cannot be read: {}", super::cache::unquoted(&invalid.error))),
+    let namespace = agent.namespace().unwrap_or_default();
+    let verdict = match read(&agent).and_then(|agent| build_trial_job(&agent)) {
+        Ok(job) => api_server.try_job(&namespace, &job).await?,
+        Err(message) => Err(message),
     };
-    if let Some(patch) = judge_agent(agent.meta(), status, &verdict, now()) {
+    if let Some(patch) = judge_agent(&agent.metadata, status.as_ref(), &verdict, now()) {
         match api_server.patch_agent_status(&namespace, &agent.name_any(), &patch).await {
             // a newer one comes by the watch
             Ok(()) | Err(Error::Conflict(_)) => {}
@@ -56,8 +59,14 @@ async fn reconcile(agent: Arc<GuardedAgent>, ctx: Arc<(ApiServer, Leadership)>) 
     Ok(Action::await_change())
 }
 
+fn read(agent: &DynamicObject) -> Result<Agent, String> {
+    let spec = serde_json::from_value(agent.data["spec"].clone());
+    let spec = spec.map_err(|error| format!("cannot be read: {}", unquoted(&error.to_string())))?;
+    Ok(Agent { metadata: agent.metadata.clone(), ..Agent::new("", spec) })
+}
+
 #[expect(clippy::needless_pass_by_value, reason = "kube calls it so")]
-fn error_policy(agent: Arc<GuardedAgent>, error: &Error, _: Arc<(ApiServer, Leadership)>) -> Action {
+fn error_policy(agent: Arc<DynamicObject>, error: &Error, _: Arc<(ApiServer, Leadership)>) -> Action {
     tracing::warn!(%error, agent = agent.name_any(), namespace = agent.namespace(), "failed to try an Agent");
     Action::requeue(BACKOFF.1)
 }

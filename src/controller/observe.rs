@@ -4,7 +4,7 @@ use super::Context;
 use super::cache::now;
 use crate::client::Error;
 use crate::crd::{Agent, TASK_RUN_UID_LABEL, TaskRun, TaskRunSpec};
-use crate::plan::{Observed, is_finished, is_owned, is_queued, task_selector};
+use crate::plan::{Observed, is_finished, is_owned, is_queued, is_suspended, task_selector};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
@@ -101,13 +101,9 @@ async fn workload<'a>(
     mut jobs: impl Iterator<Item = &'a Job>,
 ) -> Result<Option<DynamicObject>, Error> {
     let run = task_run.present_run().or(task_run.run_waited_for()).filter(|run| run.outcome.is_none());
-    let was_suspended = task_run
-        .status
-        .iter()
-        .flat_map(|status| &status.conditions)
-        .any(|c| c.type_ == "Suspended" && c.status == "True");
-    let is_suspended = task_run.spec.suspend == Some(true) || was_suspended;
-    let Some(uid) = run.filter(|_| is_suspended).and_then(|run| run.job_uid.as_ref()) else { return Ok(None) };
+    let Some(uid) = run.filter(|_| is_suspended(task_run)).and_then(|run| run.job_uid.as_ref()) else {
+        return Ok(None);
+    };
     if !jobs.any(|job| job.metadata.uid.as_ref() == Some(uid) && is_queued(job)) {
         return Ok(None);
     }

@@ -1,6 +1,7 @@
 //! Whether a Job can be made of an Agent: what only the API server can tell (`cpu: banana`).
 
 use super::job::build_job;
+use super::standing::{MAX_MESSAGE, cut};
 use crate::crd::{Agent, AgentStatus, TaskRun, TaskRunSpec, reason};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Time};
@@ -53,12 +54,13 @@ pub fn judge_agent(
         Ok(()) => ("True", reason::VALID, ""),
         Err(message) => ("False", reason::INVALID_AGENT, message.as_str()),
     };
+    let message = cut(message, MAX_MESSAGE);
     let since = old.filter(|old| old.status == word).map(|old| old.last_transition_time.clone());
     let condition = Condition {
         type_: VALID.to_owned(),
         status: word.to_owned(),
         reason: reason.to_owned(),
-        message: message.to_owned(),
+        message,
         observed_generation: metadata.generation,
         last_transition_time: since.unwrap_or(Time(now)),
     };

@@ -67,8 +67,8 @@ impl Observed {
         if self.now < deleted + CLEANUP_DEADLINE {
             return Plan::of(steps, Next::After(RECHECK));
         }
-        steps.push(Step::Publish(Notice::cleanup_deadline(&alive)));
-        steps.push(self.remove_finalizer());
+        // first, since a deletion that is refused ends the plan
         Plan::of(steps, Next::Wait)
+            .after(vec![self.remove_finalizer(), Step::Publish(Notice::cleanup_deadline(&alive))])
     }
 }

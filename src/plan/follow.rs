@@ -1,13 +1,20 @@
 //! A recorded run: protocol §5, and what it does then.
 
-use super::liveness::{has_gate, is_finished, is_suspended, job_uid, queue};
+use super::liveness::{has_gate, is_finished, is_job_suspended, job_uid, queue};
 use super::standing::Standing;
 use super::step::{Next, Plan, Step, delete_job, delete_job_as_seen, patch_job, patch_workload, release_pod};
 use super::{LOOK_AGAIN, Observed, STARTS_WITHIN};
-use crate::crd::{QUEUE_LABEL, RELEASE_GATE, RunStatus, reason};
+use crate::crd::{QUEUE_LABEL, RELEASE_GATE, RunStatus, TaskRun, reason};
 use k8s_openapi::api::batch::v1::Job;
 use kube::core::DynamicObject;
 use serde_json::json;
+
+/// Whether the TaskRun is suspended, or was as far as its status tells: where Kueue may have to be told.
+#[must_use]
+pub fn is_suspended(task_run: &TaskRun) -> bool {
+    let mut conditions = task_run.status.iter().flat_map(|status| &status.conditions);
+    task_run.spec.suspend == Some(true) || conditions.any(|c| c.type_ == "Suspended" && c.status == "True")
+}
 
 impl Observed {
     /// The version's run is recorded and goes on: protocol §5, then its status.
@@ -40,10 +47,15 @@ impl Observed {
             return Plan::of(vec![self.add_finalizer()], Next::Again);
         }
         let steps = self.steer(job);
-        if !steps.is_empty() {
+        if steps.iter().any(|step| matches!(step, Step::PatchWorkload { .. })) {
+            // the status comes first: it is how we know later that it was we who suspended the run
+            let told = self.stand(&Standing::of_job(self, run, job), Next::Again);
+            let is_told = told.steps.is_empty() || self.task_run.spec.suspend != Some(true);
             // nothing that we watch tells of a Workload
-            let is_workload = steps.iter().any(|step| matches!(step, Step::PatchWorkload { .. }));
-            return Plan::of(steps, if is_workload { Next::Again } else { Next::After(LOOK_AGAIN) });
+            return if is_told { Plan::of(steps, Next::Again) } else { told };
+        }
+        if !steps.is_empty() {
+            return Plan::of(steps, Next::After(LOOK_AGAIN));
         }
         let mut standing = Standing::of_job(self, run, job);
         standing.message.push_str(beside);
@@ -60,10 +72,10 @@ impl Observed {
         }
         match (spec.cancel == Some(true), spec.suspend == Some(true)) {
             // a suspended Job's deadline does not run
-            (true, _) if is_suspended(job) => delete_job_as_seen(job).into_iter().collect(),
+            (true, _) if is_job_suspended(job) => delete_job_as_seen(job).into_iter().collect(),
             (true, _) if deadline != Some(1) => vec![patch_job(job, json!({"spec": {"activeDeadlineSeconds": 1}}))],
             (false, true) if self.workload.is_some() => self.set_active(false),
-            (false, true) if !is_suspended(job) => vec![patch_job(job, json!({"spec": {"suspend": true}}))],
+            (false, true) if !is_job_suspended(job) => vec![patch_job(job, json!({"spec": {"suspend": true}}))],
             (false, false) => self.release(job),
             _ => vec![],
         }
@@ -82,8 +94,11 @@ impl Observed {
         let gates = template.and_then(|pod| pod.scheduling_gates.as_deref()).unwrap_or_default();
         let others: Vec<_> = gates.iter().filter(|gate| gate.name != RELEASE_GATE).collect();
         let template = json!({"spec": {"schedulingGates": others}});
-        match (is_suspended(job), queue(job)) {
-            (true, Some(_)) if !has_gate(job) => self.set_active(true),
+        let resumed = self.set_active(true);
+        match (is_job_suspended(job), queue(job)) {
+            // it may not be suspended yet
+            _ if !resumed.is_empty() => resumed,
+            (true, Some(_)) if !has_gate(job) => vec![],
             (true, Some(queue)) => {
                 let labels = json!({"labels": {QUEUE_LABEL: queue}});
                 vec![patch_job(job, json!({"metadata": labels, "spec": {"template": template}}))]

@@ -31,7 +31,7 @@ pub(super) fn has_gate(job: &Job) -> bool {
     template.is_some_and(|pod| pod.scheduling_gates.iter().flatten().any(|gate| gate.name == RELEASE_GATE))
 }
 
-pub(super) fn is_suspended(job: &Job) -> bool {
+pub(super) fn is_job_suspended(job: &Job) -> bool {
     job.spec.as_ref().and_then(|spec| spec.suspend) == Some(true)
 }
 

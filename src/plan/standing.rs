@@ -1,6 +1,6 @@
 //! Where the present version stands: what its status shall say.
 
-use super::liveness::{has_started, is_alive, is_queued, is_suspended, job_uid, outcome, queue};
+use super::liveness::{has_started, is_alive, is_job_suspended, is_queued, job_uid, outcome, queue};
 use super::pods::{count_attempts, last_word, stuck};
 use super::{Observed, STARTS_WITHIN};
 use crate::crd::{CHANGED_BY, Outcome, Phase, RunStatus, reason};
@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 
 /// Longest `message`, in bytes as JSON: etcd stores the whole object with each change.
-const MAX_MESSAGE: usize = 1_024;
+pub(super) const MAX_MESSAGE: usize = 1_024;
 /// Longest `changedBy`, in bytes as JSON.
 const MAX_CHANGED_BY: usize = 256;
 
@@ -117,10 +117,12 @@ impl Standing {
             let why = condition.reason.as_deref().filter(|_| outcome == Outcome::Failed);
             return Self { reason: why.unwrap_or(default_reason(outcome)).to_owned(), ..Self::ended(&run) };
         }
-        if is_suspended(job) && observed.task_run.spec.suspend == Some(true) {
+        // a queued one is as soon as Kueue is told
+        let is_held = is_job_suspended(job) || observed.workload.is_some();
+        if is_held && observed.task_run.spec.suspend == Some(true) && observed.task_run.spec.cancel != Some(true) {
             return Self { run: Some(run), ..Self::suspended() };
         }
-        if is_suspended(job) && is_queued(job) {
+        if is_job_suspended(job) && is_queued(job) {
             let message = format!("Job {name} waits in queue {}", queue(job).unwrap_or_default());
             return Self { run: Some(run), ..Self::new(Phase::Pending, reason::QUEUED, &message) };
         }
@@ -154,7 +156,7 @@ impl Observed {
     /// A Job that may start and gets no pod: why stands only in its events.
     fn lacks_pod(&self, job: &Job, pods: &[&Pod]) -> Option<(String, String)> {
         let started = job.status.as_ref()?.start_time.as_ref()?.0;
-        let lacks = pods.is_empty() && !is_suspended(job) && self.now >= started + STARTS_WITHIN;
+        let lacks = pods.is_empty() && !is_job_suspended(job) && self.now >= started + STARTS_WITHIN;
         let seconds = STARTS_WITHIN.as_secs();
         let message = format!(
             "Job {} has had no pod for {seconds} s: a quota or a policy may forbid it, see the Job's events",

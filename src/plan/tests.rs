@@ -62,7 +62,7 @@ fn observed(world: &world::World) -> Observed {
         pods: world.pods.values().cloned().collect(),
         config_map: world.config_maps.get(&name).map(|config_map| config_map.metadata.clone()),
         config_maps: config_maps(&task_run, world),
-        workload: world.workload.clone(),
+        workload: world.workload.clone().filter(|_| is_suspended(&task_run)),
         agent: world.agent.clone().map(Ok),
         task_run,
         refused: None,

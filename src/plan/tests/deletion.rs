@@ -65,7 +65,7 @@ fn a_deletion_that_takes_too_long_is_let_go_with_a_warning() {
     assert_eq!(words(&plan(&observed).steps), ["delete job auth-7-v1"]);
     observed.now += SignedDuration::from_secs(1);
     let steps = plan(&observed).steps;
-    assert_eq!(words(&steps), ["delete job auth-7-v1", "event CleanupDeadline", "finalizers"]);
+    assert_eq!(words(&steps), ["finalizers", "event CleanupDeadline", "delete job auth-7-v1"]);
     let Step::Publish(notice) = &steps[1] else { panic!("{steps:?}") };
     assert!(notice.warning && notice.note.contains(&only_pod(&world)), "{notice:?}");
 }

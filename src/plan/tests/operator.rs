@@ -65,7 +65,7 @@ impl Operator {
             Doing::ReadOthers(task_run, job, config_map, other_jobs) => {
                 let observed = Observed {
                     config_maps: super::config_maps(&task_run, world),
-                    workload: world.workload.clone(),
+                    workload: world.workload.clone().filter(|_| is_suspended(&task_run)),
                     pods: self.pods_for(&task_run, job.as_deref(), &other_jobs, world),
                     task_run: *task_run,
                     job: job.map(|job| *job),

@@ -1,6 +1,6 @@
 //! Runs that wait: for an older one (`AfterCompletion`), for a queue, for a person.
 
-use super::super::liveness::queue;
+use super::super::liveness::{is_job_suspended, queue};
 use super::operator::{Operator, only_pod, reconcile, running, settle, status};
 use super::world::{Cascade, World};
 use super::*;
@@ -122,13 +122,49 @@ fn a_queued_run_is_suspended_and_resumed_through_its_workload() {
     operator.reconcile(&mut world);
     world.workload = Some(workload(true));
     world.edit(|task_run| task_run.spec.suspend = Some(true));
-    assert_eq!(reconcile(&mut operator, &mut world), (vec!["workload active=false".to_owned()], Next::Again));
     assert_eq!(reconcile(&mut operator, &mut world).0, ["status", "event Suspended"]);
+    assert_eq!(reconcile(&mut operator, &mut world), (vec!["workload active=false".to_owned()], Next::Again));
     assert!(reconcile(&mut operator, &mut world).0.is_empty());
     world.edit(|task_run| task_run.spec.suspend = Some(false));
-    assert_eq!(reconcile(&mut operator, &mut world).0, ["workload active=true"]);
+    assert_eq!(reconcile(&mut operator, &mut world), (vec!["workload active=true".to_owned()], Next::Again));
     assert_eq!(reconcile(&mut operator, &mut world).0, ["status", "event Queued"]);
     assert!(reconcile(&mut operator, &mut world).0.is_empty());
+}
+
+/// Suspended while it waits or runs, and resumed after so many writes, with a Kueue that is late.
+#[test]
+fn a_queued_run_that_is_resumed_at_any_moment_goes_on() {
+    let is_active = |world: &World| world.workload.as_ref().unwrap().data["spec"]["active"] == json!(true);
+    for (runs, after, lag) in (0..30).map(|i| (i % 2 == 0, i / 2 % 5, i / 10 * 3)) {
+        let (mut operator, mut world, _) = queued();
+        operator.reconcile(&mut world);
+        world.workload = Some(workload(true));
+        if runs {
+            world.touch_job("auth-7-v1", |job| job.spec.as_mut().unwrap().suspend = Some(false));
+            world.sync_job("auth-7-v1");
+        }
+        world.edit(|task_run| task_run.spec.suspend = Some(true));
+        let before = world.writes;
+        for round in 0..20 {
+            for step in plan(&observed(&world)).steps {
+                let resumes = world.task_run.as_ref().unwrap().spec.suspend == Some(true);
+                if resumes && (world.writes - before == after || round == 10) {
+                    world.edit(|task_run| task_run.spec.suspend = Some(false));
+                    break;
+                }
+                world.apply(&step).unwrap();
+            }
+            if round == 10 {
+                world.edit(|task_run| task_run.spec.suspend = Some(false));
+            }
+            let suspended = !is_active(&world);
+            if round >= lag && is_job_suspended(&world.jobs["auth-7-v1"]) != suspended {
+                world.touch_job("auth-7-v1", |job| job.spec.as_mut().unwrap().suspend = Some(suspended));
+            }
+        }
+        assert_eq!(plan(&observed(&world)).steps, []);
+        assert!(is_active(&world), "runs {runs}, resumed after {after} writes, lag {lag}");
+    }
 }
 
 #[test]
