@@ -26,6 +26,9 @@ fn objects_that_cannot_be_read_stop_nobody_else() {
     let stalled = ns.wait("taskrun/task-2", "stalled", |task| task["status"]["message"].is_string());
     let message = stalled["status"]["message"].as_str().expect("a message");
     assert!(message.starts_with("Agent \"bad\": cannot be read"), "{message}");
+    let bad = ns.wait("agent/bad", "judged", |agent| agent["status"].is_object());
+    assert_eq!(bad["status"]["conditions"][0]["status"], "False");
+    ns.kubectl(&["label", "agent", "bad", "note=a"]).ok();
 
     let status = json!({"status": {"startTime": "9999-12-31T23:59:59Z"}}).to_string();
     ns.kubectl(&["patch", TASK, "--subresource=status", "--type=merge", "-p", &status]).ok();
@@ -33,6 +36,9 @@ fn objects_that_cannot_be_read_stop_nobody_else() {
     ns.wait(TASK, "gone", Value::is_null);
     ns.wait("job/svc-1-v1", "gone", Value::is_null);
     assert!(!operator.log().contains("marker-of-a-secret"));
+    let judged =
+        cluster.operator_writes().into_iter().filter(|write| write.resource == "agents" && write.name == "bad");
+    assert_eq!(judged.count(), 1);
 }
 
 /// A Job controller that is late would make a pod of a Job that is long deleted: the next run is recorded

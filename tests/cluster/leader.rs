@@ -105,6 +105,24 @@ fn one_of_two_acts_and_the_other_follows_at_once_when_it_is_told_to_end() {
 }
 
 #[test]
+fn one_that_may_not_even_look_ends_when_it_is_told_to() {
+    let cluster = Cluster::start();
+    cluster.install();
+    let role: Value =
+        serde_json::from_str(&cluster.kubectl(&["get", "clusterrole", "taskrun-operator", "-o", "json"]).ok())
+            .expect("JSON");
+    let rules = role["rules"].as_array().expect("rules").iter().filter(|rule| rule["resources"][0] != "pods");
+    let without_pods = json!({"rules": rules.collect::<Vec<_>>()}).to_string();
+    cluster.kubectl(&["patch", "clusterrole", "taskrun-operator", "--type=merge", "-p", &without_pods]).ok();
+    let operator = Operator::start(&cluster, &[]);
+    operator.signal("TERM");
+    operator.wait_end();
+    let lease = cluster.kubectl(&["-n", "taskrun-system", "get", "lease", "taskrun-operator", "-o", "json"]).ok();
+    let lease: Value = serde_json::from_str(&lease).expect("JSON");
+    assert_eq!(lease["spec"]["holderIdentity"], Value::Null, "it is given back");
+}
+
+#[test]
 fn a_leader_that_sleeps_or_dies_is_followed_and_changes_nothing_after_it_wakes() {
     let cluster = Cluster::start();
     cluster.install();

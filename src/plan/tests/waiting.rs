@@ -52,7 +52,7 @@ fn the_end_of_the_run_waited_for_is_told_even_if_the_next_cannot_start() {
 }
 
 #[test]
-fn an_run_waited_for_can_be_cancelled_and_the_waiting_version_with_it() {
+fn a_run_waited_for_can_be_cancelled_and_the_waiting_version_with_it() {
     let (mut operator, mut world) = after_completion();
     world.edit(|task_run| task_run.spec.cancel = Some(true));
     assert_eq!(reconcile(&mut operator, &mut world).0, ["patch job auth-7-v1 suspend=null"]);
@@ -63,7 +63,7 @@ fn an_run_waited_for_can_be_cancelled_and_the_waiting_version_with_it() {
 }
 
 #[test]
-fn an_run_waited_for_whose_job_somebody_deletes_has_an_unknown_outcome() {
+fn a_run_waited_for_whose_job_somebody_deletes_has_an_unknown_outcome() {
     let (mut operator, mut world) = after_completion();
     operator.reconcile(&mut world);
     world.delete_job("auth-7-v1", Cascade::Background);
