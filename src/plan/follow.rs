@@ -46,10 +46,12 @@ impl Observed {
         if !self.has_finalizer() && !is_finished(job) {
             return Plan::of(vec![self.add_finalizer()], Next::Again);
         }
+        let mut standing = Standing::of_job(self, run, job);
+        standing.message.push_str(beside);
         let steps = self.steer(job);
         if steps.iter().any(|step| matches!(step, Step::PatchWorkload { .. })) {
             // the status comes first: it is how we know later that it was we who suspended the run
-            let told = self.stand(&Standing::of_job(self, run, job), Next::Again);
+            let told = self.stand(&standing, Next::Again);
             let is_told = told.steps.is_empty() || self.task_run.spec.suspend != Some(true);
             // nothing that we watch tells of a Workload
             return if is_told { Plan::of(steps, Next::Again) } else { told };
@@ -57,8 +59,6 @@ impl Observed {
         if !steps.is_empty() {
             return Plan::of(steps, Next::After(LOOK_AGAIN));
         }
-        let mut standing = Standing::of_job(self, run, job);
-        standing.message.push_str(beside);
         let is_starting = standing.reason == reason::STARTING;
         self.stand(&standing, Next::After(if is_starting { STARTS_WITHIN.unsigned_abs() } else { LOOK_AGAIN }))
     }
