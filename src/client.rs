@@ -217,8 +217,7 @@ impl ApiServer {
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Serialize + DeserializeOwned + Debug,
     {
-        let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
-        match bounded(self.api::<K>(Some(namespace)).create(&params, object)).await {
+        match bounded(self.api::<K>(Some(namespace)).create(&posted(), object)).await {
             Ok(_) => Ok(()),
             Err(Error::Call(kube::Error::Api(status))) => match refusal(&status) {
                 Some(reason) => Err(Error::Refused { reason, message: status.message.clone() }),
@@ -278,8 +277,7 @@ impl ApiServer {
             return Err(Error::Conflict("the TaskRun has changed".to_owned()));
         }
         found.metadata.finalizers = Some(finalizers.to_vec());
-        let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
-        bounded(api.replace(name, &params, &found)).await.map(|_| ()).map_err(gone_is_conflict)
+        bounded(api.replace(name, &posted(), &found)).await.map(|_| ()).map_err(gone_is_conflict)
     }
 
     async fn patch_workload(&self, namespace: &str, name: &str, patch: &Value) -> Result<(), Error> {
@@ -300,7 +298,7 @@ impl ApiServer {
     /// # Errors
     /// See [`Error`]; also where the answer does not speak of the Job itself (a quota).
     pub async fn try_job(&self, namespace: &str, job: &Job) -> Result<Result<(), String>, Error> {
-        let params = PostParams { dry_run: true, field_manager: Some(FIELD_MANAGER.to_owned()) };
+        let params = PostParams { dry_run: true, ..posted() };
         match bounded(self.api::<Job>(Some(namespace)).create(&params, job)).await {
             Err(Error::Call(kube::Error::Api(status))) if refusal(&status) == Some(reason::INVALID_AGENT) => {
                 Ok(Err(status.message.clone()))
@@ -363,4 +361,8 @@ impl ApiServer {
 
 fn manager() -> PatchParams {
     PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() }
+}
+
+fn posted() -> PostParams {
+    PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() }
 }

@@ -1,6 +1,6 @@
 //! A recorded run: protocol §5, and what it does then.
 
-use super::liveness::{has_gate, is_finished, is_job_suspended, job_uid, queue};
+use super::liveness::{has_gate, is_finished, is_job_of, is_job_suspended, job_uid, queue};
 use super::standing::Standing;
 use super::step::{Next, Plan, Step, delete_job, delete_job_as_seen, patch_job, patch_workload, release_pod};
 use super::{LOOK_AGAIN, Observed, STARTS_WITHIN};
@@ -19,8 +19,7 @@ pub fn is_suspended(task_run: &TaskRun) -> bool {
 impl Observed {
     /// The version's run is recorded and goes on: protocol §5, then its status.
     pub(super) fn follow(&self, run: &RunStatus) -> Plan {
-        let is_the_run = |job: &&Job| job.metadata.uid.is_some() && job.metadata.uid == run.job_uid;
-        let Some(job) = self.job.as_ref().filter(is_the_run) else {
+        let Some(job) = self.job.as_ref().filter(|job| is_job_of(run, job)) else {
             return self.with_strays(self.stand(&Standing::gone(self, run), Next::Wait));
         };
         self.with_strays(self.go_on(run, job, ""))
@@ -29,8 +28,8 @@ impl Observed {
     /// The older run that this version waits for, while it goes on.
     pub(super) fn waited_for(&self) -> Option<(&RunStatus, &Job)> {
         let run = self.task_run.run_waited_for()?;
-        let is_the_run = |job: &&Job| job.metadata.uid.is_some() && job.metadata.uid == run.job_uid;
-        self.other_jobs.iter().find(is_the_run).filter(|job| !is_finished(job)).map(|job| (run, job))
+        let job = self.other_jobs.iter().find(|job| is_job_of(run, job));
+        job.filter(|job| !is_finished(job)).map(|job| (run, job))
     }
 
     /// `AfterCompletion`: an older run goes on as if there were no newer version.

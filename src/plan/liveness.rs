@@ -1,6 +1,6 @@
 //! Whose an object is, which Jobs have ended, and which pods may run.
 
-use crate::crd::{Outcome, QUEUE_ANNOTATION, QUEUE_LABEL, RELEASE_GATE};
+use crate::crd::{Outcome, QUEUE_ANNOTATION, QUEUE_LABEL, RELEASE_GATE, RunStatus};
 use k8s_openapi::api::batch::v1::{Job, JobCondition};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -11,6 +11,11 @@ use kube::ResourceExt;
 pub fn is_owned(metadata: &ObjectMeta, owner: &ObjectMeta) -> bool {
     let mut owners = metadata.owner_references.iter().flatten();
     owner.uid.as_ref().is_some_and(|uid| owners.any(|reference| reference.uid == *uid))
+}
+
+/// Whether the Job is the one that was recorded as this run.
+pub(super) fn is_job_of(run: &RunStatus, job: &Job) -> bool {
+    job.metadata.uid.is_some() && job.metadata.uid == run.job_uid
 }
 
 /// Whether the Job has ended for good and all its pods with it.

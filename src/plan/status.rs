@@ -2,7 +2,7 @@
 //!
 //! Events come from the difference between the old and the new status, so that a transition is told once.
 
-use super::liveness::is_finished;
+use super::liveness::{is_finished, is_job_of};
 use super::standing::{Standing, cut, over};
 use super::{Observed, Step};
 use crate::crd::{Conditions, ContextUpdatePolicy, Outcome, Phase, RunStatus, TaskRunStatus};
@@ -136,7 +136,7 @@ fn end_older(observed: &Observed, older: &RunStatus, ends: bool) -> RunStatus {
     if older.outcome.is_some() {
         return older.clone();
     }
-    let job = observed.other_jobs.iter().find(|job| job.metadata.uid.is_some() && job.metadata.uid == older.job_uid);
+    let job = observed.other_jobs.iter().find(|job| is_job_of(older, job));
     let spec = &observed.task_run.spec;
     match (job, spec.context_update_policy.unwrap_or_default()) {
         (Some(job), _) if is_finished(job) => {

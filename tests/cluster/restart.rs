@@ -95,10 +95,7 @@ async fn nothing_runs_twice_though_the_operator_is_killed_fifty_times() {
     watching.abort();
     let seen = seen.lock().expect("no panic");
     seen.judge();
-    let released = count(&cluster, |write| write.verb == "patch" && write.code == 200);
-    assert!(released.values().all(|n| *n == 1), "released once: {released:?}");
-    let created = count(&cluster, |write| write.verb == "create" && write.code == 201);
-    assert!(created.values().all(|n| *n == 1), "made once: {created:?}");
+    let released = judge_writes(&cluster);
     // a release whose answer was lost with the operator has no code in the audit log, but pods
     assert!(seen.jobs.len() >= TASKS as usize && released.len() >= TASKS as usize / 2);
 }
@@ -148,8 +145,17 @@ async fn wait_settled(ns: &Namespace<'_>, versions: &BTreeMap<u64, u64>) {
     }
 }
 
+/// Each Job was made and released at most once. Returns the releases.
+pub fn judge_writes(cluster: &Cluster) -> BTreeMap<String, u32> {
+    let released = count(cluster, |write| write.verb == "patch" && write.code == 200);
+    assert!(released.values().all(|n| *n == 1), "released once: {released:?}");
+    let created = count(cluster, |write| write.verb == "create" && write.code == 201);
+    assert!(created.values().all(|n| *n == 1), "made once: {created:?}");
+    released
+}
+
 /// The operator's writes of each Job.
-pub fn count(cluster: &Cluster, is: impl Fn(&ApiWrite) -> bool) -> BTreeMap<String, u32> {
+fn count(cluster: &Cluster, is: impl Fn(&ApiWrite) -> bool) -> BTreeMap<String, u32> {
     let mut counts = BTreeMap::new();
     for write in cluster.operator_writes().iter().filter(|write| write.resource == "jobs" && is(write)) {
         *counts.entry(write.name.clone()).or_default() += 1;

@@ -390,29 +390,15 @@ impl Operator {
     }
 
     fn spawn(port: u16, admin: u16, kubeconfig: PathBuf, log: PathBuf, args: &[&str]) -> Self {
-        let log_file = std::fs::OpenOptions::new().create(true).append(true).open(&log).expect("a log file");
-        // the shell outlives nobody: it kills the operator when the end of its standard input comes
-        let mut wrapper = Command::new("sh")
-            .args(["-c", "\"$@\" & echo $!; cat >/dev/null; kill -KILL $! 2>/dev/null; wait", "sh"])
-            .arg(env!("CARGO_BIN_EXE_taskrun-operator"))
-            .arg("run")
-            .arg(format!("--webhook-addr=127.0.0.1:{port}"))
-            .arg(format!("--webhook-url=https://127.0.0.1:{port}"))
-            .arg(format!("--admin-addr=127.0.0.1:{admin}"))
-            .args(args)
-            .env("KUBECONFIG", &kubeconfig)
-            .env("TASKRUN_SHUTDOWN_DELAY", "0")
-            // a name of its own, and the same after a restart: it need not wait for its own Lease
-            .env("POD_NAME", format!("operator-{port}"))
-            .env("RUST_LOG", "info,taskrun_operator=debug,actix_server=warn")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(log_file)
-            .spawn()
-            .expect("the operator starts");
-        let mut pid = String::new();
-        BufReader::new(wrapper.stdout.take().expect("a pipe")).read_line(&mut pid).expect("a pid");
-        Self { wrapper, pid: pid.trim().to_owned(), port, admin, kubeconfig, log }
+        let addresses = [
+            format!("--webhook-addr=127.0.0.1:{port}"),
+            format!("--webhook-url=https://127.0.0.1:{port}"),
+            format!("--admin-addr=127.0.0.1:{admin}"),
+        ];
+        let args = addresses.iter().map(String::as_str).chain(args.iter().copied());
+        // a name of its own, and the same after a restart: it need not wait for its own Lease
+        let (wrapper, pid) = spawn_operator(&kubeconfig, &log, &format!("operator-{port}"), args);
+        Self { wrapper, pid, port, admin, kubeconfig, log }
     }
 
     /// Waits for `/readyz`.
@@ -463,6 +449,34 @@ impl Drop for Operator {
         drop(self.wrapper.stdin.take());
         let _ = self.wrapper.wait();
     }
+}
+
+/// The operator's process in a shell that outlives nobody: it kills the operator when the end of its
+/// standard input comes. Returns the operator's pid with it.
+pub fn spawn_operator<'a>(
+    kubeconfig: &Path,
+    log: &Path,
+    pod: &str,
+    args: impl Iterator<Item = &'a str>,
+) -> (Child, String) {
+    let log = std::fs::OpenOptions::new().create(true).append(true).open(log).expect("a log file");
+    let mut wrapper = Command::new("sh")
+        .args(["-c", "\"$@\" & echo $!; cat >/dev/null; kill -KILL $! 2>/dev/null; wait", "sh"])
+        .arg(env!("CARGO_BIN_EXE_taskrun-operator"))
+        .arg("run")
+        .args(args)
+        .env("KUBECONFIG", kubeconfig)
+        .env("TASKRUN_SHUTDOWN_DELAY", "0")
+        .env("POD_NAME", pod)
+        .env("RUST_LOG", "info,taskrun_operator=debug,actix_server=warn")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .spawn()
+        .expect("the operator starts");
+    let mut pid = String::new();
+    BufReader::new(wrapper.stdout.take().expect("a pipe")).read_line(&mut pid).expect("a pid");
+    (wrapper, pid.trim().to_owned())
 }
 
 fn operator_kubeconfig(cluster: &Cluster, port: u16) -> PathBuf {

@@ -1,6 +1,6 @@
 //! A thousand tasks, a tenth of which fail, while the operator is killed every five seconds.
 
-use crate::restart::{Seen, count};
+use crate::restart::{Seen, judge_writes};
 use crate::support::{ApiWrite, Cluster, Namespace, Operator, agent, markdown, task_run};
 use futures::{StreamExt, stream};
 use k8s_openapi::api::core::v1::Pod;
@@ -38,10 +38,7 @@ async fn a_thousand_tasks_end_right_though_the_operator_is_killed_every_five_sec
         judge(&task);
     }
     seen.lock().expect("no panic").judge();
-    let released = count(&cluster, |write| write.verb == "patch" && write.code == 200);
-    assert!(released.values().all(|n| *n == 1), "released once: {released:?}");
-    let created = count(&cluster, |write| write.verb == "create" && write.code == 201);
-    assert!(created.values().all(|n| *n == 1), "made once: {created:?}");
+    judge_writes(&cluster);
     a_restart_costs_nothing(&cluster, &ns, operator);
 }
 

@@ -1,6 +1,6 @@
 //! The operator's processes of one plan: killed, stopped, taken over from.
 
-use std::io::{BufRead, BufReader};
+use crate::support::spawn_operator;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
@@ -69,26 +69,13 @@ struct Process {
 
 impl Process {
     fn start(settings: &Settings, pod: &str) -> Self {
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(&settings.log).expect("a log file");
-        // the shell outlives nobody: it kills the operator when the end of its standard input comes
-        let mut wrapper = Command::new("sh")
-            .args(["-c", "\"$@\" & echo $!; cat >/dev/null; kill -KILL $! 2>/dev/null; wait", "sh"])
-            .arg(env!("CARGO_BIN_EXE_taskrun-operator"))
-            .args(["run", "--shutdown-delay=0", "--webhook-addr=127.0.0.1:0", "--admin-addr=127.0.0.1:0"])
-            .arg(format!("--namespace={}", settings.namespace))
-            // a lease of its own: the plans' operators are no replicas of each other
-            .arg(format!("--operator-namespace={}", settings.namespace))
-            .env("POD_NAME", pod)
-            .env("KUBECONFIG", &settings.kubeconfig)
-            .env("RUST_LOG", "info,taskrun_operator=debug,actix_server=warn")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(log)
-            .spawn()
-            .expect("the operator starts");
-        let mut pid = String::new();
-        BufReader::new(wrapper.stdout.take().expect("a pipe")).read_line(&mut pid).expect("a pid");
-        Self { wrapper, pid: pid.trim().to_owned() }
+        let (webhook, admin) = ("--webhook-addr=127.0.0.1:0", "--admin-addr=127.0.0.1:0");
+        let namespace = format!("--namespace={}", settings.namespace);
+        // a lease of its own: the plans' operators are no replicas of each other
+        let own = format!("--operator-namespace={}", settings.namespace);
+        let args = [webhook, admin, &namespace, &own].into_iter();
+        let (wrapper, pid) = spawn_operator(&settings.kubeconfig, &settings.log, pod, args);
+        Self { wrapper, pid }
     }
 }
 
