@@ -3,10 +3,16 @@
 //! It knows names, verbs and field managers, and holds no rule. Requests are never replayed here: a
 //! write whose answer was lost is settled by observing again (kube's own retry would repeat a POST).
 
+mod access;
 mod error;
+mod logs;
+mod tasks;
 mod webhooks;
 
+pub use access::{Endpoint, User};
 pub use error::Error;
+pub use logs::{LogItem, LogOptions};
+pub use tasks::{Added, Filter, PAGE, Page, Queues, Tasks};
 
 use crate::crd::{Agent, MANAGED_BY, TaskNames, TaskRun, reason};
 use crate::plan::{Notice, Step};
@@ -21,7 +27,7 @@ use kube::api::{
 };
 use kube::core::{DeserializeGuard, GroupVersionKind};
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
-use kube::{Api, Client, Config, Resource, ResourceExt};
+use kube::{Api, Client, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -56,7 +62,7 @@ impl ApiServer {
     /// # Errors
     /// If there is no usable configuration.
     pub async fn connect() -> Result<Self, Error> {
-        let mut config = Config::infer().await.map_err(|_| Error::NoConfiguration)?;
+        let mut config = access::infer().await?;
         config.default_retry = false;
         config.read_timeout = Some(READ_TIMEOUT);
         // or the time that a connection was idle before the request would count

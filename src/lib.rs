@@ -9,6 +9,8 @@ pub mod admission;
 pub mod crd;
 /// Decides the next writes for one `TaskRun`.
 pub mod plan;
+/// What people do with tasks.
+pub mod task;
 
 // I/O: thin
 /// The command line.

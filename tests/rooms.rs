@@ -5,11 +5,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each room with those that it may import.
-const ARROWS: [(&str, &[&str]); 10] = [
+const ARROWS: [(&str, &[&str]); 11] = [
     ("crd", &[]),
     ("admission", &["crd"]),
     ("plan", &["crd", "admission"]),
-    ("client", &["crd", "plan"]),
+    ("task", &["crd", "admission"]),
+    ("client", &["crd", "plan", "task"]),
     ("controller", &["crd", "plan", "client", "metrics"]),
     ("webhook", &["crd", "admission", "metrics"]),
     ("server", &["webhook", "metrics"]),
@@ -17,7 +18,7 @@ const ARROWS: [(&str, &[&str]); 10] = [
     ("telemetry", &[]),
     ("cli", &["crd", "client", "controller", "metrics", "server", "telemetry", "webhook"]),
 ];
-const PURE: [&str; 3] = ["crd", "admission", "plan"];
+const PURE: [&str; 4] = ["crd", "admission", "plan", "task"];
 /// What no pure room says.
 const IMPURE: [&str; 14] = [
     "async fn",

@@ -6,7 +6,7 @@ use std::future::Future;
 use std::time::Duration;
 
 /// The longest that one call may take.
-const CALL_TIMEOUT: Duration = Duration::from_secs(20);
+pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Why a call came to nothing.
 #[derive(Debug, thiserror::Error)]
@@ -44,14 +44,18 @@ pub(super) async fn bounded<T>(call: impl Future<Output = Result<T, kube::Error>
 
 /// What people need to know of it: not the whole answer, nor each layer's name.
 fn brief(error: &kube::Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
     match error {
         kube::Error::Api(status) => format!("{} ({})", status.message, status.code),
-        _ => cause.to_string(),
+        _ => root(error),
     }
+}
+
+/// What is at the bottom of it.
+pub(super) fn root(mut error: &dyn std::error::Error) -> String {
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
 }
 
 /// Why the API server does not take an object, where asking again would not help.

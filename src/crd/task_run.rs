@@ -27,7 +27,18 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Attempts", type_ = "integer", json_path = ".status.attempts"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Job", type_ = "string", json_path = ".status.jobName", priority = 1),
-    printcolumn(name = "Message", type_ = "string", json_path = ".status.message", priority = 1)
+    printcolumn(name = "Message", type_ = "string", json_path = ".status.message", priority = 1),
+    printcolumn(
+        name = "Title",
+        type_ = "string",
+        json_path = r".metadata.annotations.orchestrator\.io/title",
+        priority = 1
+    ),
+    printcolumn(name = "Started", type_ = "string", json_path = ".status.startTime", priority = 1),
+    printcolumn(name = "Ended", type_ = "string", json_path = ".status.completionTime", priority = 1),
+    selectable = ".spec.serviceName",
+    selectable = ".spec.agentName",
+    selectable = ".status.phase"
 )]
 #[x_kube(
     validation = Rule::new("self.taskId == oldSelf.taskId")

@@ -1,0 +1,148 @@
+//! The log of a task, as one stream over all its runs.
+
+use super::tasks::{Tasks, call};
+use crate::crd::TaskRun;
+use crate::task::{self, Code, Error, LogSource};
+use futures::{AsyncReadExt, StreamExt};
+use kube::ResourceExt;
+use kube::api::LogParams;
+use kube::runtime::watcher::Event;
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::pin::pin;
+use std::time::Duration;
+use tokio::sync::mpsc::Sender;
+
+/// How long to wait for news of the task before its pods are looked at all the same.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// Bytes that are sent at once.
+const CHUNK: usize = 16 * 1024;
+
+/// Which log, and how much of it.
+#[derive(Clone, Debug, Default)]
+pub struct LogOptions {
+    /// Of this version; otherwise of the newest run.
+    pub version: Option<u32>,
+    /// Whether to go on until the task is at rest, over all the runs that come.
+    pub follow: bool,
+    /// Only so many last lines of the first log.
+    pub tail: Option<i64>,
+    /// The container, otherwise the pod's default one.
+    pub container: Option<String>,
+}
+
+/// A part of the stream.
+#[derive(Clone, Debug, PartialEq)]
+pub enum LogItem {
+    /// What follows is of this pod.
+    Begins(LogSource),
+    /// Text.
+    Bytes(Vec<u8>),
+}
+
+impl Tasks {
+    /// Sends a task's log until it ends or nobody reads any more. The last item may be an error.
+    pub async fn logs(&self, name: &str, options: &LogOptions, sink: &Sender<Result<LogItem, Error>>) {
+        tokio::select! {
+            biased;
+            () = sink.closed() => {}
+            result = self.send_logs(name, options, sink) => if let Err(error) = result {
+                let _ = sink.send(Err(error)).await;
+            }
+        }
+    }
+
+    async fn send_logs(
+        &self,
+        name: &str,
+        options: &LogOptions,
+        sink: &Sender<Result<LogItem, Error>>,
+    ) -> Result<(), Error> {
+        let task_run = self.get(name).await?;
+        let mut news = pin!(self.watch(Some(name)));
+        let (mut last, mut seen): (Option<LogSource>, _) = (None, BTreeSet::new());
+        let mut is_over = false;
+        loop {
+            let pods = self.pods(&task_run).await?;
+            let source = match &last {
+                None => task::latest_log(&pods, options.version),
+                Some(last) => task::next_log(&pods, options.version, last, &seen),
+            };
+            match (source, &last) {
+                (Some(source), _) => {
+                    seen.insert(source.uid.clone());
+                    let tail = options.tail.filter(|_| last.is_none());
+                    self.send_log(&source, options, tail, sink).await?;
+                    last = Some(source);
+                }
+                (None, Some(_)) if is_over || !options.follow => return Ok(()),
+                (None, None) if is_over || !options.follow => {
+                    return Err(Error::new(Code::NotFound, no_log(&task_run, options.version)));
+                }
+                (None, _) => {}
+            }
+            if options.follow {
+                // what comes after is looked at with what is known by then
+                match tokio::time::timeout(LOOK_AGAIN, news.next()).await {
+                    Ok(Some(Ok(Event::Apply(object) | Event::InitApply(object)))) => {
+                        is_over = is_at_rest(&object.data, options.version);
+                    }
+                    Ok(Some(Err(error))) if !error.is_passing() => return Err(error),
+                    Ok(Some(Ok(Event::Delete(_))) | None) => is_over = true,
+                    Ok(Some(_)) | Err(_) => {}
+                }
+            }
+        }
+    }
+
+    /// Sends one pod's log until it ends.
+    async fn send_log(
+        &self,
+        source: &LogSource,
+        options: &LogOptions,
+        tail: Option<i64>,
+        sink: &Sender<Result<LogItem, Error>>,
+    ) -> Result<(), Error> {
+        let params = LogParams {
+            container: options.container.clone().or_else(|| source.container.clone()),
+            follow: options.follow,
+            tail_lines: tail,
+            ..LogParams::default()
+        };
+        let mut log = pin!(call(self.patient_pods().log_stream(&source.pod, &params)).await?);
+        // a send that fails means that nobody reads: then this is dropped
+        let _ = sink.send(Ok(LogItem::Begins(source.clone()))).await;
+        let mut chunk = vec![0; CHUNK];
+        loop {
+            let length = log.read(&mut chunk).await.map_err(|error| {
+                Error::new(Code::Unavailable, format!("the log of pod {} broke off: {error}", source.pod))
+            })?;
+            if length == 0 {
+                return Ok(());
+            }
+            let _ = sink.send(Ok(LogItem::Bytes(chunk[..length].to_vec()))).await;
+        }
+    }
+}
+
+/// Whether no pod will come any more: of this version or, without one, as things are.
+fn is_at_rest(task_run: &Value, version: Option<u32>) -> bool {
+    let (spec, status) = (&task_run["spec"], &task_run["status"]);
+    let has_ended = ["Succeeded", "Failed"].iter().any(|phase| status["phase"] == *phase);
+    let Some(version) = version else {
+        return has_ended && status["contextVersion"] == spec["contextVersion"];
+    };
+    let mut runs = status["runs"].as_array().into_iter().flatten();
+    (has_ended && status["contextVersion"] == version)
+        || runs.any(|run| run["contextVersion"] == version && run["outcome"].is_string())
+}
+
+fn no_log(task_run: &TaskRun, version: Option<u32>) -> String {
+    let message = task_run.status.as_ref().and_then(|status| status.message.clone());
+    let what = version.map(|version| format!(" of version {version}")).unwrap_or_default();
+    format!(
+        "TaskRun {:?} has no log{what}: no pod that has started is there{}",
+        task_run.name_any(),
+        message.map(|message| format!(" ({message})")).unwrap_or_default()
+    )
+}

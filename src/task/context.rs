@@ -1,0 +1,118 @@
+//! Adding to a context: one file a request, found again by the request's id.
+
+use crate::crd::{MAX_CONTENT_BYTES, MAX_OBJECT_BYTES, MarkdownFile, TaskRun};
+
+/// Longest id of a request, in characters: with what stands before it, it is a field manager, which may have 128.
+pub const MAX_REQUEST_ID: usize = 100;
+/// What a file costs in the object besides its content, in bytes: its entry, its manager and the fields that it owns.
+const FILE_OVERHEAD: usize = 1024;
+
+/// Whether a client may call its request so: visible ASCII, as field managers must be.
+#[must_use]
+pub fn is_request_id(id: &str) -> bool {
+    !id.is_empty() && id.len() <= MAX_REQUEST_ID && id.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+/// `context-v{N}.md`, where N is the version that the file is to bring or, where that is taken, a later one.
+#[must_use]
+pub fn next_filename(task_run: &TaskRun) -> String {
+    let is_free = |name: &String| task_run.spec.markdown_files.iter().all(|file| file.filename != *name);
+    let names = (u64::from(task_run.spec.context_version) + 1..).map(|version| format!("context-v{version}.md"));
+    // one more name than there are files: one of them is free
+    let mut names = names.take(task_run.spec.markdown_files.len() + 1);
+    names.find(is_free).unwrap_or_default()
+}
+
+/// The file that this request has added before.
+#[must_use]
+pub fn added_by<'a>(task_run: &'a TaskRun, request_id: &str) -> Option<&'a MarkdownFile> {
+    task_run.spec.markdown_files.iter().find(|file| file.request_id.as_deref() == Some(request_id))
+}
+
+/// What still fits into a context, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Of markdown, in all files: a ConfigMap holds no more.
+    pub content: usize,
+    /// Of the object as the API server's JSON, in which `<`, `>` and `&` take six bytes.
+    pub json: usize,
+}
+
+impl Room {
+    /// Whether a text fits.
+    #[must_use]
+    pub fn fits(&self, text: &str) -> bool {
+        text.len() <= self.content && json_bytes(&text) + FILE_OVERHEAD <= self.json
+    }
+
+    /// Bytes of plain text that are left.
+    #[must_use]
+    pub fn bytes_left(&self) -> usize {
+        self.content.min(self.json.saturating_sub(FILE_OVERHEAD))
+    }
+}
+
+/// What still fits into this TaskRun's context.
+#[must_use]
+pub fn room(task_run: &TaskRun) -> Room {
+    let content: usize = task_run.spec.markdown_files.iter().map(|file| file.content.len()).sum();
+    Room {
+        content: MAX_CONTENT_BYTES.saturating_sub(content),
+        json: MAX_OBJECT_BYTES.saturating_sub(json_bytes(task_run)),
+    }
+}
+
+/// The length as the API server's JSON, which is Go's: `<`, `>`, `&` and the two line separators are escaped.
+fn json_bytes(value: &impl serde::Serialize) -> usize {
+    let json = serde_json::to_string(value).unwrap_or_default();
+    let escaped = json.chars().map(|c| match c {
+        '<' | '>' | '&' => 5,
+        '\u{2028}' | '\u{2029}' => 3,
+        _ => 0,
+    });
+    json.len() + escaped.sum::<usize>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn task_run(files: &[(&str, &str)]) -> TaskRun {
+        let mut task_run = TaskRun::new("task-1", crate::crd::TaskRunSpec::default());
+        task_run.spec.context_version = 3;
+        task_run.spec.markdown_files = files
+            .iter()
+            .map(|(name, content)| MarkdownFile {
+                filename: (*name).into(),
+                content: (*content).into(),
+                request_id: None,
+            })
+            .collect();
+        task_run
+    }
+
+    #[test]
+    fn a_file_is_named_after_the_version_that_it_brings_or_the_next_free_one() {
+        assert_eq!(next_filename(&task_run(&[("task.md", "x")])), "context-v4.md");
+        let taken = task_run(&[("context-v4.md", "x"), ("context-v5.md", "x"), ("context-v7.md", "x")]);
+        assert_eq!(next_filename(&taken), "context-v6.md");
+    }
+
+    #[test]
+    fn room_is_what_content_and_json_leave() {
+        let full = task_run(&[("task.md", &"x".repeat(MAX_CONTENT_BYTES - 10))]);
+        assert!(room(&full).fits("0123456789") && !room(&full).fits("0123456789a"));
+        assert_eq!(room(&full).bytes_left(), 10);
+        let escaped = task_run(&[("task.md", &"<".repeat(200_000))]);
+        assert!(room(&escaped).content > 700_000 && room(&escaped).json < 120_000);
+        assert!(!room(&escaped).fits(&"<".repeat(20_000)) && room(&escaped).fits(&"x".repeat(20_000)));
+    }
+
+    #[test]
+    fn request_ids_are_what_a_field_manager_may_be() {
+        assert!(is_request_id("a") && is_request_id(&"x".repeat(100)));
+        for bad in ["", "a b", "é", "a\n", &"x".repeat(101)] {
+            assert!(!is_request_id(bad), "{bad:?}");
+        }
+    }
+}
