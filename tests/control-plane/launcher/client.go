@@ -15,22 +15,24 @@ import (
 // fakeNode is the annotation of the nodes that kwok plays, as key=value.
 const fakeNode = "kwok.x-k8s.io/node=fake"
 
-// client calls the API server as the admin.
+// client calls the API server as one user.
 type client struct {
 	server string
+	tls    *tls.Config
 	http   *http.Client
 }
 
-func newClient(server string, authority *authority, admin keyPair) (*client, error) {
-	certificate, err := tls.X509KeyPair(admin.certificate, admin.key)
+func newClient(server string, authority *authority, user keyPair) (*client, error) {
+	certificate, err := tls.X509KeyPair(user.certificate, user.key)
 	if err != nil {
 		return nil, err
 	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(authority.certificatePEM)
-	return &client{server, &http.Client{
+	config := &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{certificate}}
+	return &client{server, config, &http.Client{
 		Timeout:   5 * time.Second,
-		Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{certificate}}},
+		Transport: &http.Transport{TLSClientConfig: config},
 	}}, nil
 }
 
@@ -44,12 +46,13 @@ func (c *client) serviceAccountExists() error {
 	return err
 }
 
-// createNode creates a node and waits until kwok has made it ready.
-func (c *client) createNode(ctx context.Context, name string) error {
+// createNode creates a node, whose kubelet has this port, and waits until kwok has made it ready.
+func (c *client) createNode(ctx context.Context, name string, kubeletPort int) error {
 	const resources = `{"cpu": "512", "memory": "4Ti", "pods": "100000"}`
 	_, err := c.call("POST", "/api/v1/nodes", fmt.Sprintf(`{"apiVersion": "v1", "kind": "Node",
 		"metadata": {"name": %q, "annotations": {"kwok.x-k8s.io/node": "fake"}, "labels": {"kubernetes.io/hostname": %[1]q}},
-		"status": {"allocatable": %[2]s, "capacity": %[2]s}}`, name, resources))
+		"status": {"allocatable": %[2]s, "capacity": %[2]s, "daemonEndpoints": {"kubeletEndpoint": {"Port": %[3]d}}}}`,
+		name, resources, kubeletPort))
 	if err != nil {
 		return err
 	}

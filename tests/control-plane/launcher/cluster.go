@@ -16,6 +16,8 @@ const (
 	controllerManagerUser = "system:kube-controller-manager"
 	schedulerUser         = "system:kube-scheduler"
 	kwokUser              = "system:kwok"
+	kubeletUser           = "system:kubelet"
+	apiserverUser         = "kube-apiserver-kubelet-client" // towards the kubelet
 )
 
 // auditPolicy records every request once, when it is answered, except for what components send all the time.
@@ -24,7 +26,7 @@ kind: Policy
 omitStages: [RequestReceived, ResponseStarted, Panic]
 rules:
 - level: None
-  users: [system:apiserver]
+  users: [system:apiserver, ` + kubeletUser + `]
 - level: None
   resources: [{group: coordination.k8s.io, resources: [leases]}]
 - level: None
@@ -52,6 +54,8 @@ var (
 		"--service-account-issuer=https://kubernetes.default.svc", "--service-account-key-file=service-account.key",
 		"--service-account-signing-key-file=service-account.key", "--service-cluster-ip-range=10.0.0.0/24",
 		"--authorization-mode=RBAC", "--allow-privileged", "--profiling=false",
+		"--kubelet-preferred-address-types=InternalIP", "--kubelet-certificate-authority=ca.crt",
+		"--kubelet-client-certificate=kubelet-client.crt", "--kubelet-client-key=kubelet-client.key",
 		"--audit-policy-file=audit-policy.yaml", "--audit-log-path=audit.log", "--audit-log-maxsize=0",
 	}
 	controllerManagerArgs = []string{
@@ -80,7 +84,11 @@ func startCluster(ctx context.Context, processes *processes, options options) (k
 	if err != nil {
 		return "", err
 	}
-	api, err := writeFiles(dir, fmt.Sprintf("https://127.0.0.1:%d", port), options.stages)
+	api, kubeletAPI, err := writeFiles(dir, fmt.Sprintf("https://127.0.0.1:%d", port), options.stages)
+	if err != nil {
+		return "", err
+	}
+	kubeletPort, err := startKubelet(processes.stopping, kubeletAPI, filepath.Join(dir, "logs"))
 	if err != nil {
 		return "", err
 	}
@@ -111,7 +119,7 @@ func startCluster(ctx context.Context, processes *processes, options options) (k
 		}
 	}
 	for i := range options.nodes {
-		if err := api.createNode(ctx, fmt.Sprintf("kwok-%d", i)); err != nil {
+		if err := api.createNode(ctx, fmt.Sprintf("kwok-%d", i), kubeletPort); err != nil {
 			return "", err
 		}
 	}
@@ -119,30 +127,40 @@ func startCluster(ctx context.Context, processes *processes, options options) (k
 	return filepath.Join(dir, "kubeconfig"), err
 }
 
-// writeFiles writes what the components read, and returns a client for the admin.
-func writeFiles(dir, server, stagesFile string) (*client, error) {
+// writeFiles writes what the components read, and returns clients for the admin and the kubelet.
+func writeFiles(dir, server, stagesFile string) (admin, kubelet *client, err error) {
 	authority, err := newAuthority()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	serving, err := authority.issue("kube-apiserver", x509.ExtKeyUsageServerAuth)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
+	}
+	kubeletClient, err := authority.issue(apiserverUser, x509.ExtKeyUsageClientAuth)
+	if err != nil {
+		return nil, nil, err
+	}
+	kubeletPair, err := authority.issue(kubeletUser, x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth)
+	if err != nil {
+		return nil, nil, err
 	}
 	_, serviceAccountKey, err := newKey()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	stages := defaultStages
 	if stagesFile != "" {
 		if stages, err = os.ReadFile(stagesFile); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
 	files := map[string][]byte{
 		"ca.crt":              authority.certificatePEM,
 		"apiserver.crt":       serving.certificate,
 		"apiserver.key":       serving.key,
+		"kubelet-client.crt":  kubeletClient.certificate,
+		"kubelet-client.key":  kubeletClient.key,
 		"service-account.key": serviceAccountKey,
 		"audit-policy.yaml":   []byte(auditPolicy),
 		"kube-scheduler.yaml": []byte(schedulerConfig),
@@ -154,23 +172,27 @@ func writeFiles(dir, server, stagesFile string) (*client, error) {
 		"kube-scheduler.kubeconfig":          schedulerUser,
 		"kwok.kubeconfig":                    kwokUser,
 	}
-	var admin keyPair
+	var adminPair keyPair
 	for file, user := range users {
 		pair, err := authority.issue(user, x509.ExtKeyUsageClientAuth)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		files[file] = authority.kubeconfig(server, user, pair)
 		if user == adminUser {
-			admin = pair
+			adminPair = pair
 		}
 	}
 	for name, content := range files {
 		if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
-	return newClient(server, authority, admin)
+	if admin, err = newClient(server, authority, adminPair); err != nil {
+		return nil, nil, err
+	}
+	kubelet, err = newClient(server, authority, kubeletPair)
+	return admin, kubelet, err
 }
 
 // reservePort binds a port of 127.0.0.1 without listening and keeps it until the launcher ends: nobody else is

@@ -42,8 +42,8 @@ func newAuthority() (*authority, error) {
 	return a, err
 }
 
-// issue returns the certificate of a server on 127.0.0.1, or of a user who may do everything.
-func (a *authority) issue(name string, usage x509.ExtKeyUsage) (keyPair, error) {
+// issue returns the certificate of a server on 127.0.0.1, of a user who may do everything, or of both.
+func (a *authority) issue(name string, usages ...x509.ExtKeyUsage) (keyPair, error) {
 	key, keyPEM, err := newKey()
 	if err != nil {
 		return keyPair{}, err
@@ -54,7 +54,7 @@ func (a *authority) issue(name string, usage x509.ExtKeyUsage) (keyPair, error) 
 		NotBefore:    a.certificate.NotBefore,
 		NotAfter:     a.certificate.NotAfter,
 		KeyUsage:     x509.KeyUsageDigitalSignature,
-		ExtKeyUsage:  []x509.ExtKeyUsage{usage},
+		ExtKeyUsage:  usages,
 		DNSNames:     []string{"localhost", "kubernetes.default.svc"},
 		IPAddresses:  []net.IP{net.IPv4(127, 0, 0, 1), net.IPv4(10, 0, 0, 1)},
 	}, key)

@@ -3,6 +3,9 @@
 // It prints one line on stdout, the path of an admin kubeconfig, when pods can be scheduled, and stays in the
 // foreground. It stops on SIGINT, on SIGTERM, and when its stdin is a pipe whose other end closes; its processes
 // end with it even when it is killed.
+//
+// The log of a pod, whichever its container, is the file DIR/logs/NAMESPACE/POD.log, which a test writes; without one
+// it is empty. `kubectl logs -f` shows what is appended, and ends when the container has ended or the pod is gone.
 package main
 
 import (
@@ -56,7 +59,8 @@ func parseOptions() (options, error) {
 	if err != nil {
 		return o, err
 	}
-	flag.StringVar(&o.dir, "dir", "", "`folder` for keys, data and logs, kept at the end (default a temporary one, removed at the end)")
+	flag.StringVar(&o.dir, "dir", "", "`folder` for keys, data and logs, kept at the end (default a temporary one, removed at the end);\n"+
+		"kubectl logs shows logs/NAMESPACE/POD.log in it, which a test writes")
 	flag.StringVar(&o.bin, "bin", filepath.Dir(executable), "`folder` of etcd, kube-apiserver, kube-controller-manager, kube-scheduler and kwok")
 	flag.StringVar(&o.stages, "stages", "", "kwok Stages that play the kubelet (default the `file` built in)")
 	flag.IntVar(&o.nodes, "nodes", 1, "`number` of fake nodes")
@@ -81,7 +85,7 @@ func run(options options) error {
 		return err
 	}
 	defer removeDir()
-	processes := &processes{dir: dir, died: cancel}
+	processes := &processes{dir: dir, died: cancel, stopping: ctx.Done()}
 	defer processes.stop()
 
 	starting, started := context.WithTimeoutCause(ctx, startTimeout, fmt.Errorf("not up within %s", startTimeout))

@@ -20,9 +20,10 @@ const (
 
 // processes are the running components, in the order in which they were started.
 type processes struct {
-	dir     string // where each writes <name>.log
-	died    context.CancelCauseFunc
-	running []*process
+	dir      string // where each writes <name>.log
+	died     context.CancelCauseFunc
+	stopping <-chan struct{} // closed before the first is stopped
+	running  []*process
 }
 
 type process struct {
