@@ -17,7 +17,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Serve the admission webhook and reconcile TaskRuns
-    Run(run::RunArgs),
+    Run(Box<run::RunArgs>),
     /// Print the CRDs as YAML
     Crds(crds::CrdsArgs),
 }
@@ -26,7 +26,7 @@ enum Command {
 #[must_use]
 pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::Run(args) => run::run(args),
+        Command::Run(args) => run::run(*args),
         Command::Crds(args) => crds::run(&args),
     };
     match result {

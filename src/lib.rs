@@ -13,6 +13,8 @@ pub mod plan;
 pub mod task;
 
 // I/O: thin
+/// The PM HTTP API.
+pub mod api;
 /// The command line.
 pub mod cli;
 /// Every call to the API server.

@@ -1,9 +1,10 @@
-//! The listeners: webhook (TLS) and admin (plain HTTP: `/livez`, `/readyz`, `/metrics`).
+//! The listeners: webhook (TLS), PM API (TLS, or plain HTTP on loopback) and admin (plain HTTP: `/livez`, `/readyz`,
+//! `/metrics`).
 
 pub mod tls;
 
 use crate::metrics::Metrics;
-use crate::webhook;
+use crate::{api, webhook};
 use actix_web::dev::Server;
 use actix_web::web::{self, Data};
 use actix_web::{App, HttpResponse, HttpServer};
@@ -17,6 +18,10 @@ use std::time::Duration;
 const KEEP_ALIVE: Duration = Duration::from_mins(2);
 /// Workers of the webhook: a review is short and needs no I/O.
 const WEBHOOK_WORKERS: usize = 2;
+/// Workers of the PM API, which waits for the API server most of the time.
+const API_WORKERS: usize = 2;
+/// Connections that one of these serves at once.
+const API_CONNECTIONS: usize = 1_000;
 /// The longest that a request in flight is waited for at the end.
 const STOP_SECONDS: u64 = 15;
 
@@ -52,6 +57,24 @@ pub fn webhook(addr: SocketAddr, tls: rustls::ServerConfig, state: webhook::Stat
         .shutdown_timeout(STOP_SECONDS)
         .disable_signals()
         .bind_rustls_0_23(addr, tls)?;
+    Ok(server.run())
+}
+
+/// Listens for the PM API; without TLS only where nobody else can listen to it.
+///
+/// # Errors
+/// If the address cannot be bound.
+pub fn api(addr: SocketAddr, tls: Option<rustls::ServerConfig>, state: api::State) -> io::Result<Server> {
+    let server = HttpServer::new(move || App::new().app_data(Data::new(state.clone())).configure(api::routes))
+        .workers(API_WORKERS)
+        .max_connections(API_CONNECTIONS)
+        .keep_alive(KEEP_ALIVE)
+        .shutdown_timeout(STOP_SECONDS)
+        .disable_signals();
+    let server = match tls {
+        Some(tls) => server.bind_rustls_0_23(addr, tls)?,
+        None => server.bind(addr)?,
+    };
     Ok(server.run())
 }
 

@@ -7,6 +7,7 @@ mod context;
 mod error;
 mod history;
 mod log;
+mod name;
 mod pm_task;
 mod submission;
 mod summary;
@@ -15,6 +16,7 @@ pub use context::{MAX_REQUEST_ID, Room, added_by, is_request_id, next_filename, 
 pub use error::{Code, Error};
 pub use history::{Change, Files, changes, rolled_back};
 pub use log::{LogSource, latest_log, next_log};
+pub use name::parse_name;
 pub use pm_task::{PmTask, Subtask, parse_task_master};
 pub use submission::{Submission, TITLE};
 pub use summary::Summary;

@@ -10,6 +10,6 @@ pub fn init(filter: &str) {
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match std::io::stderr().is_terminal() {
         true => logs.init(),
-        false => logs.json().flatten_event(true).init(),
+        false => logs.json().flatten_event(true).with_span_list(false).init(),
     }
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each room with those that it may import.
-const ARROWS: [(&str, &[&str]); 11] = [
+const ARROWS: [(&str, &[&str]); 12] = [
     ("crd", &[]),
     ("admission", &["crd"]),
     ("plan", &["crd", "admission"]),
@@ -13,10 +13,11 @@ const ARROWS: [(&str, &[&str]); 11] = [
     ("client", &["crd", "plan", "task"]),
     ("controller", &["crd", "plan", "client", "metrics"]),
     ("webhook", &["crd", "admission", "metrics"]),
-    ("server", &["webhook", "metrics"]),
+    ("api", &["crd", "admission", "task", "client"]),
+    ("server", &["api", "webhook", "metrics"]),
     ("metrics", &["admission"]),
     ("telemetry", &[]),
-    ("cli", &["crd", "client", "controller", "metrics", "server", "telemetry", "webhook"]),
+    ("cli", &["api", "crd", "client", "controller", "metrics", "server", "telemetry", "webhook"]),
 ];
 const PURE: [&str; 4] = ["crd", "admission", "plan", "task"];
 /// What no pure room says.

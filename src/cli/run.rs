@@ -1,17 +1,20 @@
-//! `taskrun-operator run`: webhook, reconciler and admin endpoints in one process.
+//! `taskrun-operator run`: webhook, reconciler, PM API and admin endpoints in one process.
 
-use crate::client::ApiServer;
+use crate::api;
+use crate::client::{ApiServer, Endpoint};
 use crate::controller::leader::{Candidate, Leadership};
 use crate::controller::{self, Settings};
-use crate::crd::TaskNames;
+use crate::crd::{TaskNames, is_label};
 use crate::metrics::Metrics;
 use crate::server::{self, Readiness, tls};
 use crate::{telemetry, webhook};
+use actix_web::dev::Server;
 use clap::{Args, ValueEnum};
-use futures::future::{FutureExt, join_all};
+use futures::future::{BoxFuture, FutureExt, Shared, join_all};
 use k8s_openapi::jiff::Timestamp;
 use std::error::Error;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
@@ -41,6 +44,9 @@ pub struct RunArgs {
     #[arg(long, value_name = "IP:PORT", env = "TASKRUN_ADMIN_ADDR", default_value = "0.0.0.0:8080")]
     admin_addr: SocketAddr,
 
+    #[command(flatten)]
+    api: ApiArgs,
+
     /// Namespace of the operator's own Service, which its certificate names, and of its Lease
     #[arg(long, value_name = "NAME", env = "POD_NAMESPACE", default_value = "taskrun-system")]
     operator_namespace: String,
@@ -67,6 +73,27 @@ pub struct RunArgs {
     /// Log filter: a level, or module=level pairs
     #[arg(long, value_name = "FILTER", env = "RUST_LOG", default_value = "info,actix_server=warn")]
     log: String,
+}
+
+/// The PM API: off without an address.
+#[derive(Args)]
+#[expect(clippy::struct_field_names, reason = "clap makes the options' names of them")]
+struct ApiArgs {
+    /// Address of the PM API (TLS, by the webhook's certificate). Callers send their own Kubernetes token
+    #[arg(long, value_name = "IP:PORT", env = "TASKRUN_API_ADDR")]
+    api_addr: Option<SocketAddr>,
+
+    /// Namespace whose tasks the PM API speaks of
+    #[arg(long, value_name = "NAME", env = "TASKRUN_API_NAMESPACE", default_value = "orchestrator", value_parser = namespace)]
+    api_namespace: String,
+
+    /// Requests a second that the PM API takes from one token; four times as many may come at once
+    #[arg(long, value_name = "REQUESTS", env = "TASKRUN_API_RATE_LIMIT", default_value = "50")]
+    api_rate_limit: NonZeroU32,
+
+    /// Serve the PM API as plain HTTP: only on a loopback address, since tokens would be readable
+    #[arg(long, env = "TASKRUN_API_PLAIN_HTTP", requires = "api_addr")]
+    api_plain_http: bool,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -99,13 +126,18 @@ async fn serve(args: RunArgs) -> Result<(), Box<dyn Error>> {
     let now = Timestamp::now();
     let (tls, ca) = tls::self_signed(&args.hosts(), now)?;
     let state = webhook::State { names, metrics: metrics.clone() };
-    let webhook = server::webhook(args.webhook_addr, tls, state).map_err(|e| listen_error(args.webhook_addr, &e))?;
+    let webhook =
+        server::webhook(args.webhook_addr, tls.clone(), state).map_err(|e| listen_error(args.webhook_addr, &e))?;
     let admin = server::admin(args.admin_addr, readiness.clone(), metrics.clone())
         .map_err(|e| listen_error(args.admin_addr, &e))?;
-    let servers = [webhook.handle(), admin.handle()];
+    let stop = stop_signal()?.boxed().shared();
+    let mut servers = vec![webhook.handle(), admin.handle()];
     actix_web::rt::spawn(webhook);
     actix_web::rt::spawn(admin);
-    let stop = stop_signal()?.shared();
+    if let Some(api) = args.api(tls, stop.clone()).await? {
+        servers.push(api.handle());
+        actix_web::rt::spawn(api);
+    }
 
     tokio::select! {
         checked = check_names(&api_server, &args) => checked?,
@@ -211,6 +243,25 @@ impl RunArgs {
         [Some(service), host].into_iter().flatten().collect()
     }
 
+    /// The PM API's listener, if there is to be one.
+    async fn api(
+        &self,
+        tls: rustls::ServerConfig,
+        stop: Shared<BoxFuture<'static, ()>>,
+    ) -> Result<Option<Server>, Box<dyn Error>> {
+        let Some(addr) = self.api.api_addr else { return Ok(None) };
+        let is_plain = self.api.api_plain_http;
+        if is_plain && !addr.ip().is_loopback() {
+            return Err("--api-plain-http needs a loopback address in --api-addr: tokens would be readable".into());
+        }
+        let endpoint = Endpoint::infer(self.api.api_namespace.clone(), self.task_names.into()).await?;
+        let sessions = api::Sessions::new(endpoint, self.api.api_rate_limit);
+        let tls = (!is_plain).then_some(tls);
+        let server = server::api(addr, tls, api::State { sessions, stop }).map_err(|e| listen_error(addr, &e))?;
+        tracing::info!(api = %addr, namespace = self.api.api_namespace, "serving the PM API");
+        Ok(Some(server))
+    }
+
     /// One watch a namespace; one for all if none is named.
     fn watched(&self) -> Vec<Option<String>> {
         match self.namespaces.is_empty() {
@@ -218,6 +269,11 @@ impl RunArgs {
             false => self.namespaces.iter().cloned().map(Some).collect(),
         }
     }
+}
+
+fn namespace(text: &str) -> Result<String, String> {
+    let is_name = is_label(text) && text.len() <= 63;
+    is_name.then(|| text.to_owned()).ok_or_else(|| "must be lower-case letters, digits and '-'".to_owned())
 }
 
 fn https_url(text: &str) -> Result<String, String> {

@@ -238,12 +238,17 @@ impl Tasks {
         .await
     }
 
-    /// Ends a task's present run for good.
+    /// Ends a task's present run for good. Nothing if that has ended: what is added later shall run.
     ///
     /// # Errors
     /// See [`Code`].
     pub async fn cancel(&self, name: &str) -> Result<TaskRun, Error> {
-        self.change(name, |task_run| Ok((task_run.spec.cancel != Some(true)).then(|| json!({"cancel": true})))).await
+        self.change(name, |task_run| {
+            let has_ended = task_run.present_run().is_some_and(|run| run.outcome.is_some());
+            let is_so = has_ended || task_run.spec.cancel == Some(true);
+            Ok((!is_so).then(|| json!({"cancel": true})))
+        })
+        .await
     }
 
     /// Runs the present context once more, as the next version, also where it was cancelled.

@@ -1,0 +1,137 @@
+//! What goes on for as long as the client listens: progress as server-sent events, and logs.
+
+use super::answer::{Failure, Status};
+use super::caller::Caller;
+use super::request::ReadLog;
+use super::{Errors, State, TaskPath};
+use crate::client::{LogItem, LogOptions};
+use crate::crd::TaskRun;
+use crate::task::{self, Error};
+use actix_web::web::{Bytes, Data, Path, Query};
+use actix_web::{HttpResponse, rt};
+use futures::{Stream, StreamExt, stream};
+use kube::api::DynamicObject;
+use kube::runtime::watcher::Event;
+use serde::Serialize;
+use std::convert::Infallible;
+use std::time::Duration;
+use tokio::sync::mpsc::{Receiver, channel};
+use tokio::time::timeout;
+
+/// Silence after which a comment says that the connection lives.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+/// How long to wait for the first part of a log before the answer begins.
+const FIRST_PART: Duration = Duration::from_secs(2);
+/// Parts of a log that are read ahead.
+const AHEAD: usize = 4;
+
+/// Follow a task's status as server-sent events: `status` now and after each change, `deleted` at its end, `error`
+/// if it cannot go on.
+#[utoipa::path(get, path = "/pm/tasks/{task}/events", params(TaskPath), responses(
+    (status = 200, description = "events", body = String, content_type = "text/event-stream"), Errors))]
+pub async fn events(caller: Caller, state: Data<State>, task: Path<String>) -> Result<HttpResponse, Failure> {
+    let name = task::parse_name(&task)?;
+    caller.get(&name).await?;
+    let (sender, receiver) = channel(AHEAD);
+    let news = caller.watch(Some(&name));
+    rt::spawn(async move {
+        tokio::select! {
+            () = sender.closed() => {}
+            () = tell(news, &sender) => {}
+        }
+    });
+    Ok(HttpResponse::Ok()
+        .content_type("text/event-stream")
+        .insert_header(("Cache-Control", "no-store"))
+        .streaming(parts(receiver).take_until(state.stop.clone())))
+}
+
+/// Sends what is news to somebody who knows only what was sent before.
+async fn tell(
+    news: impl Stream<Item = Result<Event<DynamicObject>, Error>>,
+    sender: &tokio::sync::mpsc::Sender<Bytes>,
+) {
+    let mut news = std::pin::pin!(news);
+    let mut last = None;
+    loop {
+        let part = match timeout(HEARTBEAT, news.next()).await {
+            Err(_) => Bytes::from_static(b": still here\n\n"),
+            Ok(None) => return,
+            Ok(Some(Ok(Event::Apply(object) | Event::InitApply(object)))) => match status(object) {
+                status if status.is_none() || status == last => continue,
+                status => {
+                    let part = event("status", &status);
+                    last = status;
+                    part
+                }
+            },
+            Ok(Some(Ok(Event::Delete(_)))) => event("deleted", &()),
+            Ok(Some(Err(error))) if !error.is_passing() => event("error", &Failure::from(error)),
+            Ok(Some(_)) => continue,
+        };
+        // a failed send means that nobody listens: then this is dropped
+        let _ = sender.send(part).await;
+    }
+}
+
+fn status(object: DynamicObject) -> Option<Status> {
+    let mut json = serde_json::to_value(object).ok()?;
+    json["spec"]["markdownFiles"] = serde_json::json!([]);
+    let task_run: TaskRun = serde_json::from_value(json).ok()?;
+    Some(Status::from(&task_run))
+}
+
+fn event(name: &str, data: &impl Serialize) -> Bytes {
+    let data = serde_json::to_string(data).unwrap_or_default();
+    Bytes::from(format!("event: {name}\ndata: {data}\n\n"))
+}
+
+/// Read a run's log.
+#[utoipa::path(get, path = "/pm/tasks/{task}/logs", params(TaskPath, ReadLog), responses(
+    (status = 200, description = "the log; between two runs a line that names the next", body = String,
+        content_type = "text/plain"), Errors))]
+pub async fn logs(
+    caller: Caller,
+    state: Data<State>,
+    task: Path<String>,
+    query: Query<ReadLog>,
+) -> Result<HttpResponse, Failure> {
+    let name = task::parse_name(&task)?;
+    let options = LogOptions {
+        version: query.version,
+        follow: query.follow,
+        tail: query.tail_lines.map(i64::from),
+        container: query.container.clone(),
+    };
+    let (sender, mut receiver) = channel(AHEAD);
+    let tasks = caller.clone();
+    rt::spawn(async move { tasks.logs(&name, &options, &sender).await });
+    // what is wrong from the beginning becomes the answer's status
+    let first = match timeout(FIRST_PART, receiver.recv()).await {
+        Ok(Some(Err(error))) => return Err(error.into()),
+        Ok(first) => first,
+        Err(_) => None,
+    };
+    let mut is_first = true;
+    let rest = stream::poll_fn(move |context| receiver.poll_recv(context));
+    let text = stream::iter(first).chain(rest).filter_map(move |item| {
+        let was_first = std::mem::take(&mut is_first);
+        std::future::ready(text(item, was_first).map(Ok::<_, Infallible>))
+    });
+    Ok(HttpResponse::Ok().content_type("text/plain; charset=utf-8").streaming(text.take_until(state.stop.clone())))
+}
+
+fn text(item: Result<LogItem, Error>, is_first: bool) -> Option<Bytes> {
+    match item {
+        Ok(LogItem::Bytes(bytes)) => Some(Bytes::from(bytes)),
+        Ok(LogItem::Begins(_)) if is_first => None,
+        Ok(LogItem::Begins(source)) => {
+            Some(Bytes::from(format!("==> version {}, pod {} <==\n", source.version, source.pod)))
+        }
+        Err(error) => Some(Bytes::from(format!("==> {error} <==\n"))),
+    }
+}
+
+fn parts(mut receiver: Receiver<Bytes>) -> impl Stream<Item = Result<Bytes, Infallible>> {
+    stream::poll_fn(move |context| receiver.poll_recv(context).map(|part| part.map(Ok)))
+}

@@ -1,0 +1,193 @@
+//! The routes about tasks: each reads its request, calls [`crate::client::Tasks`] and says what came of it.
+
+use super::answer::{
+    Acted, Answer, ContextAdded, Failure, File, History, Name, Run, Status, Submitted, TaskList, TaskSummary,
+    VersionFiles, WholeTask,
+};
+use super::caller::Caller;
+use super::request::{AddContext, ListTasks, Rerun, Rollback, SubmitTask};
+use super::{Errors, TaskPath};
+use crate::client::{Filter, PAGE};
+use crate::crd::is_label;
+use crate::task::{self, Code, Submission};
+use actix_web::http::header::HeaderValue;
+use actix_web::web::{Bytes, Json, Path, Query};
+use actix_web::{HttpRequest, HttpResponse};
+use kube::ResourceExt;
+use uuid::Uuid;
+
+type Result<T = HttpResponse, E = Failure> = std::result::Result<T, E>;
+
+/// Submit a task. The same again changes nothing; another task of the same number is refused.
+#[utoipa::path(post, path = "/pm/tasks", request_body = SubmitTask, responses(
+    (status = 200, description = "submitted, or there already (data.created)", body = Answer<Submitted>), Errors))]
+pub async fn submit(caller: Caller, body: Json<SubmitTask>) -> Result {
+    let task = body.into_inner();
+    let has_token = task.has_token();
+    let (task_run, created) = caller.submit(&Submission::from(task)).await?;
+    let message = match (created, has_token) {
+        (true, false) => "Task submitted successfully",
+        (true, true) => "Task submitted successfully; repository.token was not stored: secrets belong to the Agent",
+        (false, _) => "The same task was submitted before",
+    };
+    let data = Submitted {
+        name: task_run.name_any(),
+        namespace: caller.namespace.clone(),
+        service: task_run.spec.service_name.clone(),
+        task_id: task_run.spec.task_id,
+        context_version: task_run.spec.context_version,
+        created,
+    };
+    Ok(Answer::ok(message, data))
+}
+
+/// Add context to a task: one more file, never less than what others add meanwhile.
+#[utoipa::path(post, path = "/pm/tasks/{task}/context", request_body = AddContext,
+    params(TaskPath, ("Idempotency-Key" = Option<String>, Header, max_length = 100,
+        description = "names this request: sent again with the same key, it adds nothing twice")),
+    responses((status = 200, description = "added", body = Answer<ContextAdded>), Errors))]
+pub async fn add_context(caller: Caller, request: HttpRequest, task: Path<String>, body: Json<AddContext>) -> Result {
+    let name = task::parse_name(&task)?;
+    let request_id = match request.headers().get("idempotency-key") {
+        None => Uuid::new_v4().to_string(),
+        Some(key) => idempotency_key(key)?,
+    };
+    let added = caller.add_context(&name, &body.additional_context, &request_id).await?;
+    let message = match (added.created, added.held) {
+        (false, _) => "Context was added before".to_owned(),
+        (true, None) => "Context added successfully".to_owned(),
+        (true, Some(why)) => format!("Context added successfully; it does not run yet: the task is {why}"),
+    };
+    let data = ContextAdded {
+        name: added.name,
+        context_version: added.version,
+        filename: added.filename,
+        created: added.created,
+    };
+    Ok(Answer::ok(message, data))
+}
+
+fn idempotency_key(key: &HeaderValue) -> Result<String> {
+    let key = key.to_str().ok().filter(|key| task::is_request_id(key));
+    let most = task::MAX_REQUEST_ID;
+    let message = || format!("Idempotency-Key must be 1 to {most} visible ASCII characters");
+    key.map(str::to_owned).ok_or_else(|| Failure::new(Code::InvalidRequest, message()))
+}
+
+/// List tasks, page by page.
+#[utoipa::path(get, path = "/pm/tasks", params(ListTasks), responses(
+    (status = 200, description = "one page", body = Answer<TaskList>), Errors))]
+pub async fn list(caller: Caller, query: Query<ListTasks>) -> Result {
+    let query = query.into_inner();
+    let invalid = |message: String| Failure::new(Code::InvalidRequest, message);
+    if query.limit.is_some_and(|limit| !(1..=PAGE.1).contains(&limit)) {
+        return Err(invalid(format!("limit must be 1 to {}", PAGE.1)));
+    }
+    if query.service.as_ref().is_some_and(|service| !is_label(service) || service.len() > 63) {
+        return Err(invalid("service must be a DNS-1123 label".to_owned()));
+    }
+    let phase = query.phase.map(|phase| format!("{phase:?}"));
+    let filter = Filter { service: query.service, phase, limit: query.limit, after: query.after };
+    let page = caller.list(&filter).await?;
+    let tasks = page.tasks.into_iter().map(TaskSummary::from).collect();
+    Ok(Answer::ok("ok", TaskList { tasks, next: page.next }))
+}
+
+/// A whole task, with its context.
+#[utoipa::path(get, path = "/pm/tasks/{task}", params(TaskPath), responses(
+    (status = 200, description = "the task", body = Answer<WholeTask>), Errors))]
+pub async fn get(caller: Caller, task: Path<String>) -> Result {
+    let task_run = caller.get(&task::parse_name(&task)?).await?;
+    Ok(Answer::ok("ok", WholeTask::from(task_run)))
+}
+
+/// Where a task stands.
+#[utoipa::path(get, path = "/pm/tasks/{task}/status", params(TaskPath), responses(
+    (status = 200, description = "its status", body = Answer<Status>), Errors))]
+pub async fn status(caller: Caller, task: Path<String>) -> Result {
+    let task_run = caller.get(&task::parse_name(&task)?).await?;
+    Ok(Answer::ok("ok", Status::from(&task_run)))
+}
+
+/// The versions of a task and what became of them.
+#[utoipa::path(get, path = "/pm/tasks/{task}/history", params(TaskPath), responses(
+    (status = 200, description = "its runs", body = Answer<History>), Errors))]
+pub async fn history(caller: Caller, task: Path<String>) -> Result {
+    let task_run = caller.get(&task::parse_name(&task)?).await?;
+    let data = History {
+        name: task_run.name_any(),
+        context_version: task_run.spec.context_version,
+        runs: task_run.status.unwrap_or_default().runs.into_iter().map(Run::from).collect(),
+    };
+    Ok(Answer::ok("ok", data))
+}
+
+/// The files of a version, for as long as they are kept (`historyLimit`).
+#[utoipa::path(get, path = "/pm/tasks/{task}/history/{version}",
+    params(TaskPath, ("version" = u32, Path, minimum = 1, description = "the version")),
+    responses((status = 200, description = "its files", body = Answer<VersionFiles>), Errors))]
+pub async fn version(caller: Caller, path: Path<(String, u32)>) -> Result {
+    let (task, context_version) = path.into_inner();
+    let task_run = caller.get(&task::parse_name(&task)?).await?;
+    let files = caller.files(&task_run, context_version).await?.into_iter();
+    let file = |(filename, content)| File { filename, content, request_id: None };
+    let data = VersionFiles { name: task_run.name_any(), context_version, markdown_files: files.map(file).collect() };
+    Ok(Answer::ok("ok", data))
+}
+
+/// End the present run for good; its Job is kept, and nothing starts until the task is run again.
+#[utoipa::path(post, path = "/pm/tasks/{task}/cancel", params(TaskPath), responses(
+    (status = 200, description = "is being cancelled, or has ended", body = Answer<Acted>), Errors))]
+pub async fn cancel(caller: Caller, task: Path<String>) -> Result {
+    let task_run = caller.cancel(&task::parse_name(&task)?).await?;
+    let message = match task_run.spec.cancel {
+        Some(true) => "Task is cancelled: its run ends, and none starts until the task is run again",
+        _ => "The run had ended already",
+    };
+    Ok(Answer::ok(message, Acted::from(&task_run)))
+}
+
+/// Run the present context once more, as the next version.
+#[utoipa::path(post, path = "/pm/tasks/{task}/rerun", params(TaskPath), request_body = Option<Rerun>, responses(
+    (status = 200, description = "is run again", body = Answer<Acted>), Errors))]
+pub async fn rerun(caller: Caller, task: Path<String>, body: Bytes) -> Result {
+    let name = task::parse_name(&task)?;
+    let read = |body: &[u8]| serde_json::from_slice(body).map_err(|error| super::unreadable(&error));
+    let rerun: Option<Rerun> = if body.is_empty() { None } else { read(&body)? };
+    let task_run = caller.rerun(&name, rerun.unwrap_or_default().context_version).await?;
+    Ok(Answer::ok("Task is run again", Acted::from(&task_run)))
+}
+
+/// Suspend the task: its pod ends, and the run goes on when it is resumed.
+#[utoipa::path(post, path = "/pm/tasks/{task}/suspend", params(TaskPath), responses(
+    (status = 200, description = "is suspended", body = Answer<Acted>), Errors))]
+pub async fn suspend(caller: Caller, task: Path<String>) -> Result {
+    let task_run = caller.suspend(&task::parse_name(&task)?, true).await?;
+    Ok(Answer::ok("Task is suspended", Acted::from(&task_run)))
+}
+
+/// Resume a suspended task.
+#[utoipa::path(post, path = "/pm/tasks/{task}/resume", params(TaskPath), responses(
+    (status = 200, description = "is resumed", body = Answer<Acted>), Errors))]
+pub async fn resume(caller: Caller, task: Path<String>) -> Result {
+    let task_run = caller.suspend(&task::parse_name(&task)?, false).await?;
+    Ok(Answer::ok("Task is resumed", Acted::from(&task_run)))
+}
+
+/// Make the files of an older version the present ones, as the next version.
+#[utoipa::path(post, path = "/pm/tasks/{task}/rollback", params(TaskPath), request_body = Rollback, responses(
+    (status = 200, description = "the files are the present ones", body = Answer<Acted>), Errors))]
+pub async fn rollback(caller: Caller, task: Path<String>, body: Json<Rollback>) -> Result {
+    let version = body.context_version;
+    let task_run = caller.rollback(&task::parse_name(&task)?, version).await?;
+    Ok(Answer::ok(format!("The files are those of version {version}"), Acted::from(&task_run)))
+}
+
+/// Delete a task and its history: its run ends first.
+#[utoipa::path(delete, path = "/pm/tasks/{task}", params(TaskPath), responses(
+    (status = 200, description = "is being deleted", body = Answer<Name>), Errors))]
+pub async fn delete(caller: Caller, task: Path<String>) -> Result {
+    let name = task::parse_name(&task)?;
+    caller.delete(&name).await?;
+    Ok(Answer::ok("Task is being deleted", Name { name }))
+}
