@@ -43,7 +43,7 @@ pub async fn submit(caller: Caller, body: Json<SubmitTask>) -> Result {
 
 /// Add context to a task: one more file, never less than what others add meanwhile.
 #[utoipa::path(post, path = "/pm/tasks/{task}/context", request_body = AddContext,
-    params(TaskPath, ("Idempotency-Key" = Option<String>, Header, max_length = 100,
+    params(TaskPath, ("Idempotency-Key" = Option<String>, Header, max_length = 128,
         description = "names this request: sent again with the same key, it adds nothing twice")),
     responses((status = 200, description = "added", body = Answer<ContextAdded>), Errors))]
 pub async fn add_context(caller: Caller, request: HttpRequest, task: Path<String>, body: Json<AddContext>) -> Result {

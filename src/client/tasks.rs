@@ -1,7 +1,7 @@
 //! What people do with tasks, as calls to the API server with their own rights.
 //!
 //! Nothing in here has rights of its own: the credentials are the caller's. A change of a TaskRun is decided on
-//! what was read, and sent under that resourceVersion; only adding context needs none (see `add_context`).
+//! what was read, and sent on the condition that it is so still.
 
 use super::READ_TIMEOUT;
 use super::error::{CALL_TIMEOUT, root};
@@ -21,7 +21,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// How long one change is tried, with all its conflicts and its place in the queue.
-const PATIENCE: Duration = Duration::from_secs(25);
+const PATIENCE: Duration = Duration::from_secs(50);
 /// Longest wait between two attempts, in milliseconds; it begins at a fiftieth.
 const MAX_WAIT: u64 = 1_000;
 /// Answers that say nothing about the request, after which one is given up.
@@ -94,7 +94,7 @@ pub struct Page {
     pub next: Option<String>,
 }
 
-/// The adds that wait for each other in this process, by task: each would otherwise take the filename of another.
+/// The adds that wait for each other in this process, by task: otherwise all but one of them would be in vain.
 #[derive(Clone, Default)]
 pub struct Queues(Arc<Mutex<HashMap<(String, String), Place>>>);
 
@@ -171,9 +171,9 @@ impl Tasks {
         }
     }
 
-    /// Adds one file to a task's context. Each call applies its own file under a field manager of its own, so that
-    /// the API server itself keeps all the others. Two calls that choose one filename conflict, by their request
-    /// ids, and the later one takes the next. As often as it is repeated, one request id adds one file.
+    /// Adds one file to a task's context, whatever others write meanwhile: it is appended, on the condition that the
+    /// context is the one that was read. So it takes nobody's place, `context-v{N}.md` is what brought version N, and
+    /// one request id adds one file, as often as it is repeated and through however many replicas.
     ///
     /// # Errors
     /// `TooLarge` if it does not fit, `Invalid` if the id was used with another text.
@@ -183,46 +183,54 @@ impl Tasks {
         let Ok(_turn) = tokio::time::timeout_at(deadline, place.lock()).await else {
             return Err(Error::new(Code::Unavailable, "too many are adding to this task at once: try again"));
         };
-        let mut is_first = true;
+        let mut refused: Option<(u32, Error)> = None;
+        let mut may_be_stored = false;
         retried(deadline, Error::is_passing, async || {
-            let added = self.add_once(name, text, request_id, is_first).await;
-            is_first = false;
-            added.map(Ok)
+            let task_run = self.get(name).await?;
+            let version = task_run.spec.context_version;
+            if let Some(file) = task::added_by(&task_run, request_id) {
+                let is_same = file.content == text;
+                let found = added(&task_run, file.filename.clone(), may_be_stored);
+                return Ok(if is_same { Ok(found) } else { Err(reused()) });
+            }
+            if let Some((_, error)) = refused.take().filter(|(refused, _)| *refused == version) {
+                return Ok(Err(error));
+            }
+            match self.append(&task_run, text, request_id).await {
+                // its condition did not hold, which nothing tells from other refusals: was it so?
+                Err(error) if error.code == Code::Invalid && error.violations.is_empty() => {
+                    let again = Error::new(Code::Conflict, "the context has changed");
+                    refused = Some((version, error));
+                    Err(again)
+                }
+                Err(error) => {
+                    may_be_stored |= error.code == Code::Unavailable;
+                    Err(error)
+                }
+                Ok(added) => Ok(Ok(added)),
+            }
         })
         .await
     }
 
-    async fn add_once(&self, name: &str, text: &str, request_id: &str, is_first: bool) -> Result<Added, Error> {
-        let task_run = self.get(name).await?;
+    async fn append(&self, task_run: &TaskRun, text: &str, request_id: &str) -> Result<Added, Error> {
+        let name = task_run.name_any();
         if task_run.metadata.deletion_timestamp.is_some() {
             return Err(Error::new(Code::NotFound, format!("TaskRun {name:?} is being deleted")));
         }
-        if let Some(file) = task::added_by(&task_run, request_id) {
-            if file.content != text {
-                let message = "the Idempotency-Key was used with another text: take a new one for each request";
-                return Err(Error::new(Code::Invalid, message));
-            }
-            // an answer of ours may have been lost
-            return Ok(added(&task_run, file.filename.clone(), !is_first));
-        }
-        let room = task::room(&task_run);
+        let room = task::room(task_run);
         if !room.fits(text) {
-            let (bytes, left) = (text.len(), room.bytes_left());
-            let message = format!(
-                "the text has {bytes} bytes, and the context of {name:?} has {left} left (as JSON '<', '>' and '&' take six): shorten it, or remove files"
-            );
-            return Err(Error { bytes_left: Some(left), ..Error::new(Code::TooLarge, message) });
+            return Err(Error::too_large(&name, text.len(), room.bytes_left()));
         }
-        let filename = task::next_filename(&task_run);
+        let filename = task::next_filename(task_run);
         let file = json!({"filename": filename, "content": text, "requestId": request_id});
-        let patch = json!({
-            "apiVersion": "orchestrator.io/v1", "kind": "TaskRun",
-            // of this object, not of one that comes after it
-            "metadata": {"name": name, "uid": task_run.metadata.uid},
-            "spec": {"markdownFiles": [file]},
-        });
-        let params = PatchParams::apply(&format!("context:{request_id}"));
-        let stored = call(self.api().patch(name, &params, &Patch::Apply(patch))).await?;
+        let patch = json!([
+            {"op": "test", "path": "/metadata/uid", "value": task_run.metadata.uid},
+            {"op": "test", "path": "/spec/contextVersion", "value": task_run.spec.context_version},
+            {"op": "add", "path": "/spec/markdownFiles/-", "value": file},
+        ]);
+        let patch = serde_json::from_value(patch).map_err(|error| unavailable(&error))?;
+        let stored = call(self.api().patch(&name, &self.manager(), &Patch::<()>::Json(patch))).await?;
         Ok(added(&stored, filename, true))
     }
 
@@ -292,6 +300,10 @@ impl Tasks {
     /// See [`Code`].
     pub async fn delete(&self, name: &str) -> Result<(), Error> {
         call(self.api().delete(name, &DeleteParams::background())).await.map(|_| ())
+    }
+
+    fn manager(&self) -> PatchParams {
+        PatchParams { field_manager: Some(self.manager.to_owned()), ..PatchParams::default() }
     }
 
     /// Patches the spec with what is decided on the object as it is, if anything.
@@ -413,6 +425,10 @@ impl Tasks {
     pub(super) fn patient_pods(&self) -> Api<Pod> {
         Api::namespaced(self.patient.clone(), &self.namespace)
     }
+}
+
+fn reused() -> Error {
+    Error::new(Code::Invalid, "the Idempotency-Key was used with another text: take a new one for each request")
 }
 
 fn added(task_run: &TaskRun, filename: String, created: bool) -> Added {

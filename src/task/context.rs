@@ -2,12 +2,12 @@
 
 use crate::crd::{MAX_CONTENT_BYTES, MAX_OBJECT_BYTES, MarkdownFile, TaskRun};
 
-/// Longest id of a request, in characters: with what stands before it, it is a field manager, which may have 128.
-pub const MAX_REQUEST_ID: usize = 100;
-/// What a file costs in the object besides its content, in bytes: its entry, its manager and the fields that it owns.
+/// Longest id of a request, in characters: as long as `requestId` may be.
+pub const MAX_REQUEST_ID: usize = 128;
+/// What a file costs in the object besides its content, in bytes: its entry, and its fields in `managedFields`.
 const FILE_OVERHEAD: usize = 1024;
 
-/// Whether a client may call its request so: visible ASCII, as field managers must be.
+/// Whether a client may call its request so: visible ASCII.
 #[must_use]
 pub fn is_request_id(id: &str) -> bool {
     !id.is_empty() && id.len() <= MAX_REQUEST_ID && id.bytes().all(|byte| byte.is_ascii_graphic())
@@ -109,9 +109,9 @@ mod tests {
     }
 
     #[test]
-    fn request_ids_are_what_a_field_manager_may_be() {
-        assert!(is_request_id("a") && is_request_id(&"x".repeat(100)));
-        for bad in ["", "a b", "é", "a\n", &"x".repeat(101)] {
+    fn request_ids_are_visible_and_short() {
+        assert!(is_request_id("a") && is_request_id(&"x".repeat(128)));
+        for bad in ["", "a b", "é", "a\n", &"x".repeat(129)] {
             assert!(!is_request_id(bad), "{bad:?}");
         }
     }

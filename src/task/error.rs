@@ -140,12 +140,17 @@ impl Error {
     /// Whether the same may succeed when it is tried again on what is stored by then.
     #[must_use]
     pub fn is_passing(&self) -> bool {
-        matches!(self.code, Code::Conflict | Code::RateLimited | Code::Unavailable) || self.is_other_request()
+        matches!(self.code, Code::Conflict | Code::RateLimited | Code::Unavailable)
     }
 
-    /// Whether the CRD refused to have one request's file replaced by another's.
-    fn is_other_request(&self) -> bool {
-        !self.violations.is_empty() && self.violations.iter().all(|violation| violation.field.ends_with(".requestId"))
+    /// A text that does not fit into what a context has left.
+    #[must_use]
+    pub fn too_large(name: &str, bytes: usize, left: usize) -> Self {
+        let message = format!(
+            "the text has {bytes} bytes, and the context of {name:?} has {left} left ('<', '>' and '&' take six): \
+             shorten it, or take files away"
+        );
+        Self { bytes_left: Some(left), ..Self::new(Code::TooLarge, message) }
     }
 }
 

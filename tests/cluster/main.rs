@@ -5,6 +5,7 @@
 //! which builds the control plane, they fail.
 
 mod admission;
+mod api;
 mod hostile;
 mod leader;
 mod life;

@@ -148,10 +148,15 @@ impl Cluster {
     }
 
     fn operator_calls(&self) -> Vec<ApiWrite> {
+        self.calls_of("system:serviceaccount:taskrun-system:taskrun-operator")
+    }
+
+    /// Calls of a user, but for Events and dry runs.
+    pub fn calls_of(&self, user: &str) -> Vec<ApiWrite> {
         let log = std::fs::read_to_string(self.folder.join("audit.log")).expect("an audit log");
         log.lines()
             .filter_map(|line| serde_json::from_str(line).ok())
-            .filter_map(|entry| ApiWrite::of(&entry))
+            .filter_map(|entry| ApiWrite::of(&entry, user))
             .collect()
     }
 }
@@ -167,7 +172,7 @@ impl Drop for Cluster {
     }
 }
 
-/// A call of the operator, from the audit log.
+/// A call, from the audit log.
 #[derive(Debug, Clone)]
 pub struct ApiWrite {
     pub verb: String,
@@ -183,7 +188,7 @@ pub struct ApiWrite {
 }
 
 impl ApiWrite {
-    fn of(entry: &Value) -> Option<Self> {
+    fn of(entry: &Value, user: &str) -> Option<Self> {
         let text = |path: &str| entry.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
         let call = Self {
             verb: text("/verb"),
@@ -195,9 +200,9 @@ impl ApiWrite {
             credential: text("/user/extra/authentication.kubernetes.io~1credential-id/0"),
             at: text("/requestReceivedTimestamp").parse().ok()?,
         };
-        let is_operator = text("/user/username") == "system:serviceaccount:taskrun-system:taskrun-operator";
+        let is_theirs = text("/user/username") == user;
         let is_stored = !text("/requestURI").contains("dryRun=All");
-        (is_stored && is_operator && call.resource != "events").then_some(call)
+        (is_stored && is_theirs && call.resource != "events").then_some(call)
     }
 }
 
@@ -306,6 +311,28 @@ impl Namespace<'_> {
         self.wait(task, &format!("{phase} at version {version}"), |t| {
             t["status"]["contextVersion"] == version && t["status"]["phase"] == phase
         })
+    }
+
+    /// Appends a line to the log of a pod, as its container does.
+    pub fn log(&self, pod: &str, line: &str) {
+        let folder = self.cluster.folder.join("logs").join(&self.name);
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(folder.join(format!("{pod}.log")));
+        // in one write: a follower sees whole lines
+        log.expect("a log file").write_all(format!("{line}\n").as_bytes()).expect("room for a line");
+    }
+
+    /// A new service account that may do this (`verbs` of `resources`, as kubectl takes them), by its token.
+    pub fn user(&self, name: &str, rights: &[(&str, &str)]) -> String {
+        self.kubectl(&["create", "serviceaccount", name]).ok();
+        for (number, (verbs, resources)) in rights.iter().enumerate() {
+            let role = format!("{name}-{number}");
+            let (verbs, resources) = (format!("--verb={verbs}"), format!("--resource={resources}"));
+            self.kubectl(&["create", "role", &role, &verbs, &resources]).ok();
+            let account = format!("--serviceaccount={}:{name}", self.name);
+            self.kubectl(&["create", "rolebinding", &role, &format!("--role={role}"), &account]).ok();
+        }
+        self.kubectl(&["create", "token", name]).ok().trim().to_owned()
     }
 
     pub async fn task_runs(&self) -> Api<DynamicObject> {
@@ -495,7 +522,7 @@ fn write_private(path: &Path, text: &str) {
 
 /// A port that no other operator of these tests has, below those that the kernel gives to outgoing
 /// connections: one of these could take it while the operator restarts.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     let is_new = |port: &u16| GIVEN.lock().expect("no panic").insert(*port);
     let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();

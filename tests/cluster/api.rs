@@ -1,0 +1,494 @@
+//! The PM API on a real API server, with real RBAC: two replicas, each caller with a token of his own.
+
+use crate::support::{Cluster, Namespace, Operator, PATIENCE, free_port, markdown, task_run};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::sync::OnceLock;
+use std::thread;
+use std::time::Instant;
+
+/// Adds at once, half through each replica.
+const ADDS: u32 = 200;
+/// What a caller needs for all routes.
+const ALL: &[(&str, &str)] = &[("*", "taskruns.orchestrator.io"), ("get,list", "pods,pods/log,configmaps")];
+
+/// Two replicas, and the namespace that they speak of.
+struct Replicas {
+    ns: Namespace<'static>,
+    operators: [Operator; 2],
+    ports: [u16; 2],
+}
+
+impl Replicas {
+    fn shared() -> &'static Self {
+        static CLUSTER: OnceLock<Cluster> = OnceLock::new();
+        static SHARED: OnceLock<Replicas> = OnceLock::new();
+        SHARED.get_or_init(|| {
+            let cluster = CLUSTER.get_or_init(Cluster::start);
+            cluster.install();
+            let ns = cluster.namespace(&json!({"kwok.test/run-for": "until-told"}));
+            let ports = [free_port(), free_port()];
+            let args = ports.map(|port| args(&ns, port, 1_000));
+            let operators = [Operator::start(cluster, &refs(&args[0])), Operator::launch(cluster, &refs(&args[1]))];
+            for port in ports {
+                wait_for(port);
+            }
+            Self { ns, operators, ports }
+        })
+    }
+
+    fn caller<'a>(&self, replica: usize, token: &'a str) -> Caller<'a> {
+        Caller { port: self.ports[replica], token }
+    }
+}
+
+fn args(ns: &Namespace<'_>, port: u16, rate: u32) -> Vec<String> {
+    vec![
+        format!("--api-addr=127.0.0.1:{port}"),
+        "--api-plain-http".to_owned(),
+        format!("--api-namespace={}", ns.name),
+        format!("--api-rate-limit={rate}"),
+    ]
+}
+
+fn refs(args: &[String]) -> Vec<&str> {
+    args.iter().map(String::as_str).collect()
+}
+
+fn wait_for(port: u16) {
+    let started = Instant::now();
+    while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        assert!(started.elapsed() < PATIENCE, "the PM API does not listen");
+        thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
+/// Somebody who calls one replica.
+#[derive(Clone, Copy)]
+struct Caller<'a> {
+    port: u16,
+    token: &'a str,
+}
+
+struct Reply {
+    status: u16,
+    head: String,
+    body: Value,
+}
+
+impl Caller<'_> {
+    fn get(&self, path: &str) -> Reply {
+        self.send("GET", path, "", "")
+    }
+
+    fn post(&self, path: &str, body: &Value) -> Reply {
+        self.send("POST", path, "", &body.to_string())
+    }
+
+    fn add(&self, task: &str, text: &str, key: Option<&str>) -> Reply {
+        let head = key.map(|key| format!("Idempotency-Key: {key}\r\n")).unwrap_or_default();
+        let body = json!({"additional_context": text}).to_string();
+        self.send("POST", &format!("/pm/tasks/{task}/context"), &head, &body)
+    }
+
+    fn send(&self, method: &str, path: &str, head: &str, body: &str) -> Reply {
+        let mut text = String::new();
+        self.open(method, path, head, body).read_to_string(&mut text).expect("an answer");
+        let (head, body) = text.split_once("\r\n\r\n").expect("a head");
+        let status = head.split(' ').nth(1).expect("a status").parse().expect("a number");
+        Reply { status, head: head.to_owned(), body: serde_json::from_str(body).unwrap_or(json!(body)) }
+    }
+
+    fn open(&self, method: &str, path: &str, head: &str, body: &str) -> BufReader<TcpStream> {
+        let stream = TcpStream::connect(("127.0.0.1", self.port)).expect("it listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        let token =
+            if self.token.is_empty() { String::new() } else { format!("Authorization: Bearer {}\r\n", self.token) };
+        let fixed = "Host: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n";
+        let request = format!(
+            "{method} /api/v1{path} HTTP/1.1\r\n{fixed}{token}{head}Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        // an answer may come before all of a large body was read
+        let _ = (&stream).write_all(request.as_bytes());
+        BufReader::new(stream)
+    }
+}
+
+impl Reply {
+    #[track_caller]
+    fn ok(&self) -> &Value {
+        assert_eq!((self.status, &self.body["success"]), (200, &json!(true)), "{}", self.body);
+        &self.body["data"]
+    }
+
+    #[track_caller]
+    fn is(&self, status: u16, code: &str) -> &Self {
+        assert_eq!((self.status, &self.body["code"]), (status, &json!(code)), "{}", self.body);
+        assert_eq!(self.body["success"], false);
+        self
+    }
+
+    #[track_caller]
+    fn says(&self, text: &str) -> &Self {
+        assert!(self.body["message"].as_str().expect("a message").contains(text), "{}", self.body);
+        self
+    }
+}
+
+/// The predecessor's request, as its client sent it.
+fn old_request(id: u32, agent: &str) -> Value {
+    json!({"id": id, "title": "Refresh tokens", "description": "", "details": "", "test_strategy": "", "priority": "high",
+        "dependencies": [], "status": "pending", "subtasks": [{"id": 1, "title": "", "description": "",
+        "dependencies": [], "details": "", "status": "", "test_strategy": ""}], "service_name": "auth-service",
+        "agent_name": agent,
+        "markdown_files": [{"content": "do it", "filename": "task.md", "file_type": "task"}]})
+}
+
+fn files(task: &Value) -> Vec<Value> {
+    task["spec"]["markdownFiles"].as_array().cloned().expect("files")
+}
+
+fn version(task: &Value) -> u64 {
+    task["spec"]["contextVersion"].as_u64().expect("a version")
+}
+
+/// Adds so many notes at once, half of them through each replica, while something else goes on; returns what each
+/// caller was told.
+fn add_at_once(replicas: &Replicas, task: &str, user: &str, beside: impl FnOnce() + Send) -> Vec<Value> {
+    let token = replicas.ns.user(user, &[("get,patch", "taskruns.orchestrator.io")]);
+    let started = Instant::now();
+    let told: Vec<Value> = thread::scope(|scope| {
+        let beside = scope.spawn(beside);
+        let adds: Vec<_> = (0..ADDS)
+            .map(|number| {
+                let caller = replicas.caller(number as usize % 2, &token);
+                scope.spawn(move || caller.add(task, &format!("note {number} of {user}"), None).ok().clone())
+            })
+            .collect();
+        let told = adds.into_iter().map(|add| add.join().expect("no panic")).collect();
+        beside.join().expect("no panic");
+        told
+    });
+    let took = started.elapsed();
+    let calls = replicas.ns.cluster.calls_of(&format!("system:serviceaccount:{}:{user}", replicas.ns.name));
+    let conflicts = calls.iter().filter(|call| [409, 422].contains(&call.code)).count();
+    println!(
+        "{ADDS} adds by {user} in {took:.1?} ({:.0?} each): {:.1} API server requests each, {conflicts} conflicts",
+        took / ADDS,
+        f64::from(u32::try_from(calls.len()).expect("few")) / f64::from(ADDS)
+    );
+    told
+}
+
+fn distinct<'a>(told: &'a [Value], field: &str) -> BTreeSet<&'a str> {
+    told.iter().map(|told| told[field].as_str().expect("text")).collect()
+}
+
+/// What each of them added is there, as it was told.
+#[track_caller]
+fn assert_all_there(told: &[Value], task: &Value, user: &str) {
+    let stored = files(task);
+    let contents: BTreeSet<&str> = stored.iter().map(|file| file["content"].as_str().expect("text")).collect();
+    let lost: Vec<_> = (0..ADDS).filter(|number| !contents.contains(&*format!("note {number} of {user}"))).collect();
+    assert_eq!(lost, Vec::<u32>::new(), "none is lost or merged");
+    for (number, told) in told.iter().enumerate() {
+        let file = stored.iter().find(|file| file["filename"] == told["filename"]).expect("its file");
+        assert_eq!(file["content"], format!("note {number} of {user}"));
+    }
+}
+
+#[test]
+fn two_hundred_adds_at_once_through_two_replicas_are_two_hundred_files_and_versions() {
+    let replicas = Replicas::shared();
+    let task = "taskrun/task-200";
+    replicas.ns.create(&task_run(200, &[("task.md", "do it")])).ok();
+    let told = add_at_once(replicas, "200", "crowd", || {});
+    let stored = replicas.ns.get(task);
+    assert_eq!(version(&stored), 1 + u64::from(ADDS), "moved by exactly that");
+    assert_eq!(files(&stored).len(), 1 + ADDS as usize);
+    let versions: BTreeSet<u64> = told.iter().map(|told| told["context_version"].as_u64().expect("one")).collect();
+    assert_eq!(versions, (2..2 + u64::from(ADDS)).collect(), "each has a version of its own");
+    assert_eq!(distinct(&told, "filename").len(), ADDS as usize, "each has a file of its own");
+    assert_all_there(&told, &stored, "crowd");
+    replicas.ns.wait_phase(task, 1 + u64::from(ADDS), "Running");
+}
+
+#[test]
+fn adds_lose_nothing_to_an_editor_and_a_gitops_manager() {
+    let replicas = Replicas::shared();
+    let (ns, task) = (&replicas.ns, "taskrun/task-201");
+    let mut manifest = task_run(201, &[("task.md", "revision 0"), ("edited.md", "edit 0")]);
+    let apply = |manifest: &Value| ns.kubectl_on(&["apply", "--server-side", "--field-manager=gitops"], manifest);
+    apply(&manifest).ok();
+    let mut moves = 0;
+    let told = add_at_once(replicas, "201", "busy", || {
+        for revision in 1..=8 {
+            // what an editor does: read, take time, write the whole list back
+            ns.edit(task, &format!("-e 's/edit [0-9]/edit {revision}/'")).ok();
+            manifest["spec"]["markdownFiles"] = markdown(&[("task.md", &format!("revision {revision}"))]);
+            apply(&manifest).ok();
+            moves += 2;
+        }
+    });
+    let stored = ns.get(task);
+    assert_all_there(&told, &stored, "busy");
+    assert_eq!(distinct(&told, "filename").len(), ADDS as usize);
+    let content =
+        |name: &str| files(&stored).into_iter().find(|file| file["filename"] == name).expect("it")["content"].clone();
+    assert_eq!((content("task.md"), content("edited.md")), (json!("revision 8"), json!("edit 8")));
+    assert_eq!(version(&stored), 1 + u64::from(ADDS) + moves, "each change is a version, and nothing else is");
+}
+
+#[test]
+fn the_same_text_of_twenty_callers_is_twenty_files_and_the_same_request_one() {
+    let replicas = Replicas::shared();
+    let token = replicas.ns.user("same", ALL);
+    let caller = |number: usize| replicas.caller(number % 2, &token);
+    replicas.ns.create(&task_run(202, &[("task.md", "do it")])).ok();
+    let at_once = |key: Option<&'static str>| -> Vec<Value> {
+        thread::scope(|scope| {
+            let adds: Vec<_> = (0..20)
+                .map(|number| scope.spawn(move || caller(number).add("202", "the same", key).ok().clone()))
+                .collect();
+            adds.into_iter().map(|add| add.join().expect("no panic")).collect()
+        })
+    };
+    assert_eq!(distinct(&at_once(None), "filename").len(), 20);
+    assert_eq!(version(&replicas.ns.get("taskrun/task-202")), 21);
+
+    let told = at_once(Some("retry-1"));
+    assert_eq!(distinct(&told, "filename").len(), 1, "all speak of one file");
+    assert_eq!(told.iter().filter(|told| told["created"] == true).count(), 1, "which one of them added");
+    let stored = replicas.ns.get("taskrun/task-202");
+    assert_eq!((version(&stored), files(&stored).len()), (22, 22));
+    caller(0).add("202", "another text", Some("retry-1")).is(422, "invalid").says("Idempotency-Key");
+    let long = "x".repeat(129);
+    for key in ["", "two words", "\u{e9}", &long] {
+        caller(0).add("202", "text", Some(key)).is(400, "invalid_request").says("Idempotency-Key must be");
+    }
+}
+
+#[test]
+fn old_clients_bodies_are_taken_as_they_are() {
+    let replicas = Replicas::shared();
+    let token = replicas.ns.user("old", ALL);
+    let caller = replicas.caller(0, &token);
+    let submitted = caller.post("/pm/tasks", &old_request(1001, "agent"));
+    let expected = json!({"name": "task-1001", "namespace": replicas.ns.name, "service": "auth-service",
+        "task_id": 1001, "context_version": 1, "created": true});
+    assert_eq!((submitted.ok(), &submitted.body["message"]), (&expected, &json!("Task submitted successfully")));
+    let again = caller.post("/pm/tasks", &old_request(1001, "agent"));
+    assert_eq!(again.ok()["created"], false);
+    let added = caller.add("1001", "more", None);
+    assert_eq!(added.body["message"], "Context added successfully");
+    assert_eq!((&added.ok()["name"], &added.ok()["context_version"]), (&json!("task-1001"), &json!(2)));
+    // after which the first request is still the same task
+    assert_eq!(caller.post("/pm/tasks", &old_request(1001, "agent")).ok()["context_version"], 2);
+
+    let mut later = old_request(1002, "agent");
+    let more = json!({"model": "opus", "working_directory": "src", "prompt_mode": "append",
+        "agent_tools": [{"name": "bash", "enabled": true}], "local_tools": "a,b", "tool_config": null,
+        "repository": {"url": "https://git.example.test/a", "branch": "main", "githubUser": "bot", "token": "ghp-secret"}});
+    later.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+    caller.post("/pm/tasks", &later).says("repository.token was not stored").ok();
+    let stored = replicas.ns.get("taskrun/task-1002");
+    assert!(!stored.to_string().contains("ghp-secret"));
+    assert_eq!(stored["metadata"]["annotations"]["orchestrator.io/title"], "Refresh tokens");
+    let env = |name: &str| {
+        stored["spec"]["env"].as_array().expect("env").iter().find(|env| env["name"] == name).expect(name)["value"]
+            .clone()
+    };
+    assert_eq!((env("MODEL"), env("REPOSITORY_BRANCH")), (json!("opus"), json!("main")));
+    assert_eq!(env("AGENT_TOOLS"), r#"[{"enabled":true,"name":"bash"}]"#);
+
+    let text = json!({"id": 1003, "service_name": "auth-service", "agent_name": "agent", "title": "Only words", "details": "Do it."});
+    caller.post("/pm/tasks", &text).ok();
+    assert_eq!(files(&replicas.ns.get("taskrun/task-1003"))[0]["content"], "# Only words\n\n## Details\n\nDo it.\n");
+    let status = caller.get("/pm/tasks/1003/status");
+    assert!(["Pending", "Running"].contains(&status.ok()["phase"].as_str().expect("a phase")));
+}
+
+#[test]
+fn each_refusal_has_its_status_and_its_reason() {
+    let replicas = Replicas::shared();
+    let (ns, taskruns) = (&replicas.ns, "taskruns.orchestrator.io");
+    let (all, reader) = (ns.user("all", ALL), ns.user("reader", &[("get,list,watch", taskruns)]));
+    let submitter = ns.user("submitter", &[("create", taskruns)]);
+    let [all, reader, submitter, nobody, unknown] =
+        [&all, &reader, &submitter, "", "not-a-token"].map(|token| replicas.caller(1, token));
+    submitter.post("/pm/tasks", &old_request(300, "agent")).ok();
+
+    let bad = all.send("POST", "/pm/tasks", "", "{\"id\": 1");
+    bad.is(400, "invalid_request").says("the body cannot be read");
+    all.post("/pm/tasks", &json!({"id": 1, "service_name": "a", "agent_name": "b", "markdownFiles": []}))
+        .is(400, "invalid_request")
+        .says("unknown field `markdownFiles`");
+    all.get("/pm/tasks/..%2Fagents").is(400, "invalid_request").says("the task must be its number");
+    all.get("/pm/tasks?limit=501").is(400, "invalid_request").says("limit must be 1 to 500");
+    all.get("/pm/tasks?continue=nonsense").is(400, "invalid_request");
+
+    let refused = nobody.get("/pm/tasks");
+    refused.is(401, "unauthenticated").says("Authorization: Bearer");
+    assert!(refused.head.contains("www-authenticate: Bearer"), "{}", refused.head);
+    unknown.get("/pm/tasks").is(401, "unauthenticated");
+
+    reader.get("/pm/tasks/300").ok();
+    let refused = reader.add("300", "more", None);
+    refused.is(403, "forbidden").says("cannot patch resource \"taskruns\"").says("system:serviceaccount");
+    reader.post("/pm/tasks", &old_request(301, "agent")).is(403, "forbidden").says("cannot create resource");
+    reader.send("DELETE", "/pm/tasks/300", "", "").is(403, "forbidden");
+    submitter.get("/pm/tasks").is(403, "forbidden");
+    submitter.post("/pm/tasks", &old_request(300, "agent")).is(409, "already_exists").says("cannot be compared");
+
+    all.add("999", "more", None).is(404, "not_found").says("\"task-999\" not found");
+    all.get("/pm/tasks/300/history/7").is(404, "not_found").says("version 7");
+    all.get("/nowhere").is(404, "not_found");
+    let put = all.send("PUT", "/pm/tasks", "", "");
+    assert!(put.is(405, "method_not_allowed").head.contains("allow: GET, POST"), "{}", put.head);
+
+    all.post("/pm/tasks", &old_request(300, "other")).is(409, "already_exists").says("agent_name is \"agent\" there");
+    all.post("/pm/tasks/300/rerun", &json!({"context_version": 9}))
+        .is(409, "conflict")
+        .says("the present version is 1");
+
+    let refused = all.add("300", &"x".repeat(950_000), None);
+    assert_eq!(refused.is(413, "too_large").body["bytes_left"], 900 * 1024 - 5);
+    all.send("POST", "/pm/tasks", "", &"x".repeat(4 * 1024 * 1024 + 1)).is(413, "too_large");
+
+    let refused = all.add("300", "<!-- todo -->", None);
+    assert_eq!(refused.is(422, "invalid").body["violations"][0]["field"], "spec.markdownFiles[1].content");
+    let mut request = old_request(302, "agent");
+    request["markdown_files"] = json!([{"filename": "a.txt", "content": "x"}, {"filename": "b.md", "content": " "}]);
+    assert_eq!(
+        all.post("/pm/tasks", &request).is(422, "invalid").body["violations"][0]["field"],
+        "spec.markdownFiles[0].filename"
+    );
+    request["markdown_files"] =
+        json!([{"filename": "CLAUDE.md", "content": "x"}, {"filename": "b.md", "content": " "}]);
+    assert_eq!(all.post("/pm/tasks", &request).is(422, "invalid").body["violations"].as_array().expect("all").len(), 2);
+
+    let log = replicas.operators[1].log();
+    assert!(log.contains("request_id") && !log.contains("not-a-token") && !log.contains(all.token));
+    assert!(!log.contains("do it") && !log.contains("xxxxxxxx"));
+}
+
+#[test]
+fn too_many_requests_and_an_api_server_that_is_away_are_told_with_a_time_to_come_back() {
+    let cluster = Cluster::start();
+    cluster.install();
+    let ns = cluster.namespace(&json!({}));
+    let port = free_port();
+    let _operator = Operator::start(&cluster, &refs(&args(&ns, port, 1)));
+    let (token, other) = (ns.user("hasty", ALL), ns.user("patient", ALL));
+    let caller = Caller { port, token: &token };
+    let replies: Vec<Reply> = (0..20).map(|_| caller.get("/pm/tasks")).collect();
+    let refused = replies.iter().find(|reply| reply.status != 200).expect("one too many");
+    assert!(refused.is(429, "rate_limited").head.contains("retry-after: "), "{}", refused.head);
+    Caller { port, token: &other }.get("/pm/tasks").ok();
+
+    let stopped = cluster.pid_of("kube-apiserver");
+    assert!(std::process::Command::new("kill").args(["-KILL", &stopped]).status().expect("kill").success());
+    let refused = Caller { port, token: &other }.add("1", "text", None);
+    assert!(refused.is(503, "unavailable").head.contains("retry-after: "), "{}", refused.head);
+}
+
+#[test]
+fn a_task_is_followed_acted_on_and_taken_back() {
+    let replicas = Replicas::shared();
+    let (ns, token) = (&replicas.ns, replicas.ns.user("worker", ALL));
+    let caller = replicas.caller(1, &token);
+    caller.post("/pm/tasks", &old_request(400, "agent")).ok();
+    let mut events = caller.open("GET", "/pm/tasks/400/events", "", "");
+    ns.wait_phase("taskrun/task-400", 1, "Running");
+    let line = wait_line(&mut events, "\"phase\":\"Running\"");
+    assert!(line.starts_with("data: {"), "{line}");
+
+    let pod = |version: u32| {
+        let job = format!("batch.kubernetes.io/job-name=auth-service-400-v{version}");
+        ns.kubectl(&["get", "pods", "-l", &job, "-o", "jsonpath={.items[0].metadata.name}"]).ok()
+    };
+    ns.log(&pod(1), "first line");
+    assert_eq!(caller.get("/pm/tasks/400/logs").status, 200);
+    let mut log = caller.open("GET", "/pm/tasks/400/logs?follow=true", "", "");
+    wait_line(&mut log, "first line");
+    caller.add("400", "more", None).ok();
+    ns.wait_phase("taskrun/task-400", 2, "Running");
+    ns.log(&pod(2), "second line");
+    wait_line(&mut log, "==> version 2, pod ");
+    wait_line(&mut log, "second line");
+    wait_line(&mut events, "\"latest_context_version\":2");
+    caller.get("/pm/tasks/400/logs?version=9").is(404, "not_found").says("no log of version 9");
+
+    assert_eq!(caller.post("/pm/tasks/400/rollback", &json!({"context_version": 1})).ok()["context_version"], 3);
+    assert_eq!(caller.post("/pm/tasks/400/rollback", &json!({"context_version": 1})).ok()["context_version"], 3);
+    let stored = ns.wait_phase("taskrun/task-400", 3, "Running");
+    assert_eq!(files(&stored).len(), 1, "what was added is taken away, knowingly");
+    let history = caller.get("/pm/tasks/400/history/2");
+    assert_eq!(history.ok()["markdown_files"].as_array().expect("files").len(), 2);
+    caller.post("/pm/tasks/400/rollback", &json!({"context_version": 7})).is(404, "not_found");
+
+    caller.post("/pm/tasks/400/suspend", &json!({})).ok();
+    ns.wait("taskrun/task-400", "suspended", |task| task["status"]["conditions"].to_string().contains("\"Suspended\""));
+    caller.post("/pm/tasks/400/resume", &json!({})).ok();
+    ns.wait_phase("taskrun/task-400", 3, "Running");
+    caller.post("/pm/tasks/400/cancel", &json!({})).says("is cancelled").ok();
+    ns.wait_phase("taskrun/task-400", 3, "Failed");
+    caller.add("400", "later", None).says("it does not run yet: the task is cancelled").ok();
+    assert_eq!(caller.post("/pm/tasks/400/rerun", &json!({"context_version": 4})).ok()["context_version"], 5);
+    caller.post("/pm/tasks/400/rerun", &json!({"context_version": 4})).is(409, "conflict");
+    ns.wait_phase("taskrun/task-400", 5, "Running");
+
+    let listed = caller.get("/pm/tasks?phase=Running&service=auth-service");
+    let tasks = listed.ok()["tasks"].as_array().expect("tasks");
+    let task = tasks.iter().find(|task| task["name"] == "task-400").expect("listed");
+    assert_eq!((&task["context_version"], &task["title"]), (&json!(5), &json!("Refresh tokens")));
+    assert!(task["started_at"].is_string());
+    let runs = caller.get("/pm/tasks/400/history").ok()["runs"].clone();
+    let outcomes: Vec<&str> = runs.as_array().expect("runs").iter().filter_map(|run| run["outcome"].as_str()).collect();
+    assert_eq!(outcomes, ["Superseded", "Superseded", "Cancelled", "Superseded"]);
+
+    caller.send("DELETE", "/pm/tasks/400", "", "").ok();
+    wait_line(&mut events, "event: deleted");
+    ns.wait("taskrun/task-400", "gone", Value::is_null);
+    caller.get("/pm/tasks/400").is(404, "not_found");
+}
+
+/// Reads until a line has this text.
+#[track_caller]
+fn wait_line(stream: &mut BufReader<TcpStream>, text: &str) -> String {
+    let mut seen = String::new();
+    loop {
+        let mut line = String::new();
+        assert_ne!(stream.read_line(&mut line).expect("in time"), 0, "ended before {text:?}: {seen}");
+        if line.contains(text) {
+            return line;
+        }
+        seen += &line;
+    }
+}
+
+#[test]
+fn pages_hold_all_tasks_once() {
+    let replicas = Replicas::shared();
+    let token = replicas.ns.user("pager", &[("list", "taskruns.orchestrator.io")]);
+    for id in 500..507 {
+        let mut task = task_run(id, &[("task.md", "do it")]);
+        task["spec"]["serviceName"] = json!("paged");
+        replicas.ns.create(&task).ok();
+    }
+    let (mut names, mut after) = (vec![], String::new());
+    loop {
+        let page = replicas.caller(0, &token).get(&format!("/pm/tasks?service=paged&limit=3{after}"));
+        let tasks = page.ok()["tasks"].as_array().expect("tasks").clone();
+        assert!(tasks.len() <= 3);
+        names.extend(tasks.iter().map(|task| task["name"].as_str().expect("a name").to_owned()));
+        match page.ok()["continue"].as_str() {
+            Some(token) => after = format!("&continue={token}"),
+            None => break,
+        }
+    }
+    assert_eq!(names, (500..507).map(|id| format!("task-{id}")).collect::<Vec<_>>());
+}
