@@ -12,7 +12,7 @@ mod pm_task;
 mod submission;
 mod summary;
 
-pub use context::{MAX_REQUEST_ID, Room, added_by, is_request_id, next_filename, room};
+pub use context::{MAX_REQUEST_ID, Room, added_by, is_request_id, next_filename, room, version_of};
 pub use error::{Code, Error};
 pub use history::{Change, Files, changes, rolled_back};
 pub use log::{LogSource, latest_log, next_log};

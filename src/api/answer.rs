@@ -147,7 +147,7 @@ pub struct Submitted {
 pub struct ContextAdded {
     /// Name of the TaskRun.
     pub name: String,
-    /// The version that has it; of a repeated request the present one.
+    /// The version that it brought.
     pub context_version: u32,
     /// Its file.
     pub filename: String,

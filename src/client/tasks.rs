@@ -51,7 +51,7 @@ pub struct Added {
     pub name: String,
     /// Its file.
     pub filename: String,
-    /// The version that has it: its own or, where the same request had added it before, the present one.
+    /// The version that it brought.
     pub version: u32,
     /// Whether this request added it, and not an earlier one with the same id.
     pub created: bool,
@@ -438,7 +438,8 @@ fn added(task_run: &TaskRun, filename: String, created: bool) -> Added {
         (_, true) => Some("suspended"),
         _ => None,
     };
-    Added { name: task_run.name_any(), filename, version: spec.context_version, created, held }
+    let version = task::version_of(&filename).unwrap_or(spec.context_version);
+    Added { name: task_run.name_any(), filename, version, created, held }
 }
 
 /// Tries again, with jitter and until the deadline, what failed on what was stored just then.

@@ -4,6 +4,8 @@ use crate::crd::{MAX_CONTENT_BYTES, MAX_OBJECT_BYTES, MarkdownFile, TaskRun};
 
 /// Longest id of a request, in characters: as long as `requestId` may be.
 pub const MAX_REQUEST_ID: usize = 128;
+/// What names of added files begin with.
+const FILE_PREFIX: &str = "context-v";
 /// What a file costs in the object besides its content, in bytes: its entry, and its fields in `managedFields`.
 const FILE_OVERHEAD: usize = 1024;
 
@@ -13,14 +15,21 @@ pub fn is_request_id(id: &str) -> bool {
     !id.is_empty() && id.len() <= MAX_REQUEST_ID && id.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
-/// `context-v{N}.md`, where N is the version that the file is to bring or, where that is taken, a later one.
+/// `context-v{N}.md`, where N is the version that the file brings; `context-v{N}-2.md` where that is taken.
 #[must_use]
 pub fn next_filename(task_run: &TaskRun) -> String {
+    let version = task_run.spec.context_version.saturating_add(1);
     let is_free = |name: &String| task_run.spec.markdown_files.iter().all(|file| file.filename != *name);
-    let names = (u64::from(task_run.spec.context_version) + 1..).map(|version| format!("context-v{version}.md"));
-    // one more name than there are files: one of them is free
-    let mut names = names.take(task_run.spec.markdown_files.len() + 1);
-    names.find(is_free).unwrap_or_default()
+    let first = std::iter::once(format!("{FILE_PREFIX}{version}.md"));
+    let later = (2_u32..).map(|number| format!("{FILE_PREFIX}{version}-{number}.md"));
+    first.chain(later).find(is_free).unwrap_or_default()
+}
+
+/// The version that a file of [`next_filename`] brought.
+#[must_use]
+pub fn version_of(filename: &str) -> Option<u32> {
+    let rest = filename.strip_prefix(FILE_PREFIX)?.strip_suffix(".md")?;
+    rest.split('-').next()?.parse().ok()
 }
 
 /// The file that this request has added before.
@@ -92,10 +101,15 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_named_after_the_version_that_it_brings_or_the_next_free_one() {
-        assert_eq!(next_filename(&task_run(&[("task.md", "x")])), "context-v4.md");
-        let taken = task_run(&[("context-v4.md", "x"), ("context-v5.md", "x"), ("context-v7.md", "x")]);
-        assert_eq!(next_filename(&taken), "context-v6.md");
+    fn a_file_is_named_after_the_version_that_it_brings() {
+        assert_eq!(next_filename(&task_run(&[("task.md", "x"), ("context-v5.md", "x")])), "context-v4.md");
+        let taken = task_run(&[("context-v4.md", "x"), ("context-v4-2.md", "x")]);
+        assert_eq!(next_filename(&taken), "context-v4-3.md");
+        for (name, version) in
+            [("context-v4.md", Some(4)), ("context-v4-3.md", Some(4)), ("context-vx.md", None), ("task.md", None)]
+        {
+            assert_eq!(version_of(name), version, "{name}");
+        }
     }
 
     #[test]

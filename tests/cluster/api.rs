@@ -261,9 +261,12 @@ fn the_same_text_of_twenty_callers_is_twenty_files_and_the_same_request_one() {
 
     let told = at_once(Some("retry-1"));
     assert_eq!(distinct(&told, "filename").len(), 1, "all speak of one file");
+    assert!(told.iter().all(|told| told["context_version"] == 22), "and of its version");
     assert_eq!(told.iter().filter(|told| told["created"] == true).count(), 1, "which one of them added");
     let stored = replicas.ns.get("taskrun/task-202");
     assert_eq!((version(&stored), files(&stored).len()), (22, 22));
+    caller(0).add("202", "later", None).ok();
+    assert_eq!(caller(1).add("202", "the same", Some("retry-1")).ok()["context_version"], 22);
     caller(0).add("202", "another text", Some("retry-1")).is(422, "invalid").says("Idempotency-Key");
     let long = "x".repeat(129);
     for key in ["", "two words", "\u{e9}", &long] {
