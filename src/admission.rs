@@ -20,7 +20,7 @@ pub use validate::{Violation, validate};
 
 use crate::crd::TaskRun;
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{MapAccess, Visitor};
+use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -66,6 +66,8 @@ pub struct Metadata<'a> {
 pub struct ManagedFields<'a> {
     /// Name of the manager.
     pub manager: Option<String>,
+    /// `Apply` or `Update`.
+    pub operation: Option<String>,
     /// The fields, read only where needed: they are large.
     #[serde(borrow)]
     pub fields_v1: Option<&'a RawValue>,
@@ -94,14 +96,14 @@ pub struct Spec<'a> {
 }
 
 /// One markdown file.
-#[derive(Deserialize, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug)]
 pub struct File<'a> {
     /// Name.
-    #[serde(borrow)]
     pub filename: Cow<'a, str>,
     /// Markdown.
-    #[serde(borrow)]
     pub content: Cow<'a, str>,
+    /// All of it, as it was read.
+    pub json: Option<&'a RawValue>,
 }
 
 /// One environment variable.
@@ -131,13 +133,41 @@ impl<'a> Subject<'a> {
     /// Whether both have the same content: what a version is a version of. Order does not count.
     #[must_use]
     pub fn same_content(&self, other: &Self) -> bool {
+        self.same_content_with(&[], other)
+    }
+
+    /// The same, with `more` files beside those of `self`.
+    fn same_content_with(&self, more: &[&File<'_>], other: &Self) -> bool {
+        let files = self.files().iter().chain(more.iter().copied());
         self.spec.agent_name == other.spec.agent_name
-            && same_set(self.files(), other.files())
-            && same_set(self.env(), other.env())
+            && same_set(files.map(File::text).collect(), other.files().iter().map(File::text).collect())
+            && same_set(self.env().iter().collect(), other.env().iter().collect())
     }
 
     fn annotation(&self, key: &str) -> Option<&str> {
         self.metadata.annotations.as_ref()?.get(key).map(String::as_str)
+    }
+}
+
+impl File<'_> {
+    /// What counts as content.
+    fn text(&self) -> (&str, &str) {
+        (&self.filename, &self.content)
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for File<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Text<'a> {
+            #[serde(borrow)]
+            filename: Cow<'a, str>,
+            #[serde(borrow)]
+            content: Cow<'a, str>,
+        }
+        let json = <&'a RawValue>::deserialize(deserializer)?;
+        let Text { filename, content } = serde_json::from_str(json.get()).map_err(Error::custom)?;
+        Ok(Self { filename, content, json: Some(json) })
     }
 }
 
@@ -161,14 +191,12 @@ where
     deserializer.deserialize_map(FromMap(PhantomData))
 }
 
-fn same_set<T: Ord>(a: &[T], b: &[T]) -> bool {
-    a == b || (a.len() == b.len() && sorted(a) == sorted(b))
-}
-
-fn sorted<T: Ord>(list: &[T]) -> Vec<&T> {
-    let mut list: Vec<&T> = list.iter().collect();
-    list.sort_unstable();
-    list
+fn same_set<T: Ord>(mut a: Vec<T>, mut b: Vec<T>) -> bool {
+    if a.len() == b.len() && a != b {
+        a.sort_unstable();
+        b.sort_unstable();
+    }
+    a == b
 }
 
 /// A stored object, as the reconciler has it.
@@ -178,6 +206,7 @@ impl<'a> From<&'a TaskRun> for Subject<'a> {
         let file = |f: &'a crate::crd::MarkdownFile| File {
             filename: Cow::Borrowed(&f.filename),
             content: Cow::Borrowed(&f.content),
+            json: None,
         };
         let env = |e: &'a crate::crd::EnvVar| Env { name: Cow::Borrowed(&e.name), value: Cow::Borrowed(&e.value) };
         Self {

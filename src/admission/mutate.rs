@@ -1,5 +1,6 @@
 //! Mutating admission: the next `contextVersion`, who caused it, and on creation the labels and the
-//! finalizer, which saves the reconciler a write.
+//! finalizer, which saves the reconciler a write. A file that a request of somebody else added is put back
+//! where a writer may not have seen it.
 
 use super::{File, Metadata, Subject};
 use crate::crd::{CHANGED_BY, FINALIZER, is_label};
@@ -70,21 +71,23 @@ fn update(new: &Subject<'_>, old: &Subject<'_>, writer: Writer<'_>) -> Mutation 
     let mut mutation = Mutation::default();
     let before = old.spec.context_version.unwrap_or(0);
     let written = new.spec.context_version;
-    let changed = !new.same_content(old);
-    let moves = changed || written == Some(before.saturating_add(1));
+    let says_next = written == Some(before.saturating_add(1));
+    let (kept, json) = if says_next { Default::default() } else { files_to_keep(new, old, writer) };
+    let moves = says_next || !new.same_content_with(&kept, old);
     let wanted = before.saturating_add(i64::from(moves));
+    let next = wanted.saturating_add(1);
+    mutation.keep(new, &kept, json, next);
     if written != Some(wanted) && wanted > 0 {
         mutation.add(&["spec", "contextVersion"], json!(wanted));
         if written.is_some_and(|written| written != before) {
             mutation.warnings.push(format!(
-                "spec.contextVersion is managed, it is {wanted} now: leave it out, or write {} to run the same context again",
-                wanted.saturating_add(1)
+                "spec.contextVersion is managed, it is {wanted} now: leave it out, or write {next} to run the same context again"
             ));
         }
     }
     let changed_by = if moves { Some(writer.username) } else { old.annotation(CHANGED_BY) };
     mutation.set_changed_by(new, changed_by);
-    mutation.warnings.extend(removed_files_of_others(new, old, writer));
+    mutation.warnings.extend(removed_files_of_others(new, old, &kept, writer));
     mutation
 }
 
@@ -92,6 +95,25 @@ impl Mutation {
     fn add(&mut self, path: &[&str], value: Value) {
         let path = PointerBuf::from_tokens(path.iter().copied());
         self.patch.push(PatchOperation::Add(AddOperation { path, value }));
+    }
+
+    /// Puts files back, as they are stored, and says how to remove one on purpose.
+    fn keep(&mut self, new: &Subject<'_>, files: &[&File<'_>], json: Vec<Value>, next: i64) {
+        if files.is_empty() {
+            return;
+        }
+        if new.spec.markdown_files.is_none() {
+            self.add(&["spec", "markdownFiles"], Value::Array(json));
+        } else {
+            for file in json {
+                self.add(&["spec", "markdownFiles", "-"], file);
+            }
+        }
+        let names: Vec<&str> = files.iter().map(|file| &*file.filename).collect();
+        self.warnings.push(format!(
+            "files that others added meanwhile were kept; to remove one, delete it and write contextVersion {next} in the same edit: {}",
+            names.join(", ")
+        ));
     }
 
     fn add_finalizer(&mut self, metadata: &Metadata<'_>) {
@@ -130,34 +152,73 @@ impl Mutation {
     }
 }
 
-/// A warning that names the files which this write removes though another manager put them there:
-/// client-side `kubectl apply` of an old manifest does that.
-fn removed_files_of_others(new: &Subject<'_>, old: &Subject<'_>, writer: Writer<'_>) -> Option<String> {
-    let kept: BTreeSet<&str> = new.files().iter().map(|file| &*file.filename).collect();
-    let gone = old.files().iter().filter(|file| !kept.contains(&*file.filename));
-    let gone: Vec<&File<'_>> = gone.collect();
+/// The files that a write leaves out though others added them by requests, each with its JSON as it is stored.
+/// `kubectl edit` sends the whole list as it was when the editor opened, client-side `kubectl apply` the
+/// manifest's: neither need have seen them, and a review does not tell a patch from a replacement. A manager
+/// that applied a file may take it away, as server-side apply does with what is no longer in a manifest.
+fn files_to_keep<'a>(new: &Subject<'_>, old: &'a Subject<'_>, writer: Writer<'_>) -> (Vec<&'a File<'a>>, Vec<Value>) {
+    let gone = removed_files(new, old);
+    if gone.is_empty() {
+        return (vec![], vec![]);
+    }
+    let mut own = owners(&old.metadata);
+    own.retain(|owner| owner.applies && Some(owner.manager) == writer.manager);
+    let is_own = |file: &File<'_>| own.iter().any(|owner| owner.files.get(key(file)).is_some());
+    let added = gone.into_iter().filter(|file| !is_own(file)).filter_map(|file| {
+        let json: Value = serde_json::from_str(file.json?.get()).ok()?;
+        json["requestId"].is_string().then_some((file, json))
+    });
+    added.unzip()
+}
+
+/// A warning that names the files which this write removes though another manager put them there.
+fn removed_files_of_others(
+    new: &Subject<'_>,
+    old: &Subject<'_>,
+    kept: &[&File<'_>],
+    writer: Writer<'_>,
+) -> Option<String> {
+    let mut gone = removed_files(new, old);
+    gone.retain(|file| !kept.iter().any(|kept| kept.filename == file.filename));
     if gone.is_empty() {
         return None;
     }
     let owners = owners(&old.metadata);
     let of_others = gone.into_iter().filter_map(|file| {
-        let key = format!("k:{}", json!({ "filename": file.filename }));
-        let owner = owners
-            .iter()
-            .find(|(manager, files)| Some(manager.as_str()) != writer.manager && files.get(&key).is_some());
-        owner.map(|(manager, _)| format!("{} (added by {manager})", file.filename))
+        let key = key(file);
+        let is_of = |owner: &&Owner<'_>| Some(owner.manager) != writer.manager && owner.files.get(&key).is_some();
+        let owner = owners.iter().find(is_of)?;
+        Some(format!("{} (added by {})", file.filename, owner.manager))
     });
     let names: Vec<String> = of_others.collect();
     (!names.is_empty()).then(|| format!("this change removes files that others added: {}", names.join(", ")))
 }
 
-/// The managers of `spec.markdownFiles`, each with the part of its fields that is about them.
-fn owners(metadata: &Metadata<'_>) -> Vec<(String, Value)> {
+fn removed_files<'a>(new: &Subject<'_>, old: &'a Subject<'_>) -> Vec<&'a File<'a>> {
+    let stay: BTreeSet<&str> = new.files().iter().map(|file| &*file.filename).collect();
+    old.files().iter().filter(|file| !stay.contains(&*file.filename)).collect()
+}
+
+/// What stands for a file in `managedFields`.
+fn key(file: &File<'_>) -> String {
+    format!("k:{}", json!({ "filename": file.filename }))
+}
+
+/// A manager of `spec.markdownFiles`, with the part of its fields that is about them.
+struct Owner<'a> {
+    manager: &'a str,
+    /// By server-side apply: `kubectl edit` is one manager for everybody.
+    applies: bool,
+    files: Value,
+}
+
+fn owners<'a>(metadata: &'a Metadata<'_>) -> Vec<Owner<'a>> {
     let managers = metadata.managed_fields.iter().flatten();
-    let owned = managers.filter_map(|entry| {
+    let owners = managers.filter_map(|entry| {
         let mut fields: Value = serde_json::from_str(entry.fields_v1?.get()).ok()?;
         let files = fields.pointer_mut("/f:spec/f:markdownFiles")?.take();
-        Some((entry.manager.clone()?, files))
+        let applies = entry.operation.as_deref() == Some("Apply");
+        Some(Owner { manager: entry.manager.as_deref()?, applies, files })
     });
-    owned.collect()
+    owners.collect()
 }

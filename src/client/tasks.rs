@@ -222,12 +222,14 @@ impl Tasks {
         if !room.fits(text) {
             return Err(Error::too_large(&name, text.len(), room.bytes_left()));
         }
-        let filename = task::next_filename(task_run);
+        let (filename, version) = (task::next_filename(task_run), task_run.spec.context_version);
         let file = json!({"filename": filename, "content": text, "requestId": request_id});
         let patch = json!([
             {"op": "test", "path": "/metadata/uid", "value": task_run.metadata.uid},
-            {"op": "test", "path": "/spec/contextVersion", "value": task_run.spec.context_version},
+            {"op": "test", "path": "/spec/contextVersion", "value": version},
             {"op": "add", "path": "/spec/markdownFiles/-", "value": file},
+            // as the webhook would
+            {"op": "replace", "path": "/spec/contextVersion", "value": version.saturating_add(1)},
         ]);
         let patch = serde_json::from_value(patch).map_err(|error| unavailable(&error))?;
         let stored = call(self.api().patch(&name, &self.manager(), &Patch::<()>::Json(patch))).await?;

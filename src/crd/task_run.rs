@@ -182,7 +182,8 @@ pub struct MarkdownFile {
     #[schemars(length(max = 921_600))]
     pub content: String,
 
-    /// Which request added the file: makes a retried add find its own. Not part of the content.
+    /// Which request added the file: makes a retried add find its own. Not part of the content. A change
+    /// that leaves the file out removes it only if it writes the next `contextVersion`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub request_id: Option<String>,

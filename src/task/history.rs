@@ -32,16 +32,15 @@ pub fn changes(before: &Files, after: &Files) -> BTreeMap<String, Change> {
 }
 
 /// The files of an older version as those of this TaskRun, or `None` where they are its own already. A file that
-/// stays as it is keeps the id of the request that added it.
+/// stays keeps the id of the request that added it.
 #[must_use]
 pub fn rolled_back(task_run: &TaskRun, files: &Files) -> Option<Vec<MarkdownFile>> {
     let present: Files =
         task_run.spec.markdown_files.iter().map(|file| (file.filename.clone(), file.content.clone())).collect();
     let stored = |filename: &String, content: &String| {
-        let mut stored = task_run.spec.markdown_files.iter();
-        let same = stored.find(|file| file.filename == *filename && file.content == *content);
-        let new = || MarkdownFile { filename: filename.clone(), content: content.clone(), request_id: None };
-        same.cloned().unwrap_or_else(new)
+        let stored = task_run.spec.markdown_files.iter().find(|file| file.filename == *filename);
+        let request_id = stored.and_then(|file| file.request_id.clone());
+        MarkdownFile { filename: filename.clone(), content: content.clone(), request_id }
     };
     (present != *files).then(|| files.iter().map(|(name, content)| stored(name, content)).collect())
 }
@@ -72,7 +71,7 @@ mod tests {
         };
         task_run.spec.markdown_files = vec![file("a.md", "1", "r1"), file("b.md", "2", "r2")];
         let back = rolled_back(&task_run, &files(&[("a.md", "1"), ("b.md", "1")])).expect("a change");
-        assert_eq!((back[0].request_id.as_deref(), back[1].request_id.as_deref()), (Some("r1"), None));
+        assert_eq!((back[0].request_id.as_deref(), back[1].request_id.as_deref()), (Some("r1"), Some("r2")));
         assert_eq!(rolled_back(&task_run, &files(&[("a.md", "1"), ("b.md", "2")])), None);
     }
 }

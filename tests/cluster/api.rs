@@ -221,8 +221,10 @@ fn adds_lose_nothing_to_an_editor_and_a_gitops_manager() {
     let replicas = Replicas::shared();
     let (ns, task) = (&replicas.ns, "taskrun/task-201");
     let mut manifest = task_run(201, &[("task.md", "revision 0"), ("edited.md", "edit 0")]);
-    let apply = |manifest: &Value| ns.kubectl_on(&["apply", "--server-side", "--field-manager=gitops"], manifest);
-    apply(&manifest).ok();
+    let apply = |manifest: &Value| {
+        ns.kubectl_on(&["apply", "--server-side", "--force-conflicts", "--field-manager=gitops"], manifest)
+    };
+    ns.create(&manifest).ok();
     let mut moves = 0;
     let told = add_at_once(replicas, "201", "busy", || {
         for revision in 1..=8 {

@@ -7,6 +7,7 @@
 mod admission;
 mod api;
 mod hostile;
+mod kept;
 mod leader;
 mod life;
 mod outage;

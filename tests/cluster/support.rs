@@ -105,6 +105,13 @@ impl Cluster {
         self.kubectl_with(&[&["edit"], args].concat(), "", &[("KUBE_EDITOR", &editor)])
     }
 
+    /// The same, where somebody runs `kubectl COMMAND` on a manifest while the editor is open.
+    pub fn kubectl_edit_while(&self, args: &[&str], expression: &str, command: &str, manifest: &Value) -> Output {
+        let editor = format!("printf %s \"$MANIFEST\" | kubectl {command} -f - >/dev/null && sed -i {expression}");
+        let env = [("KUBE_EDITOR", editor.as_str()), ("MANIFEST", &manifest.to_string())];
+        self.kubectl_with(&[&["edit"], args].concat(), "", &env)
+    }
+
     fn kubectl_with(&self, args: &[&str], stdin: &str, env: &[(&str, &str)]) -> Output {
         let mut kubectl = Command::new("kubectl");
         kubectl

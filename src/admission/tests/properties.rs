@@ -49,11 +49,42 @@ fn object(version: impl Strategy<Value = Option<i64>>) -> impl Strategy<Value = 
     )
 }
 
+/// An object some of whose files were added by requests.
+fn with_requests() -> impl Strategy<Value = Value> {
+    let requests = prop::collection::vec(any::<bool>(), 3);
+    let owner = (prop::sample::select(vec![MANAGER, "pm-r"]), prop::sample::select(vec!["Apply", "Update"]));
+    (object((1_i64..6).prop_map(Some)), requests, owner).prop_map(|(mut object, requests, (manager, operation))| {
+        let files = object["spec"]["markdownFiles"].as_array_mut().unwrap();
+        for (file, _) in files.iter_mut().zip(requests).filter(|(_, by_request)| *by_request) {
+            file["requestId"] = json!("r");
+        }
+        let owned = json!({"k:{\"filename\":\"a.md\"}": {}});
+        let fields = json!({"f:spec": {"f:markdownFiles": owned}});
+        object["metadata"]["managedFields"] = json!([{"manager": manager, "operation": operation, "fieldsV1": fields}]);
+        object
+    })
+}
+
+/// The files of `old` that `new` does not have and may not remove.
+fn kept(new: &Value, old: &Value) -> Vec<Value> {
+    let list = |object: &Value| object["spec"]["markdownFiles"].as_array().unwrap().clone();
+    let (there, owner) = (list(new), &old["metadata"]["managedFields"][0]);
+    let is_own =
+        |file: &Value| file["filename"] == "a.md" && owner["manager"] == MANAGER && owner["operation"] == "Apply";
+    let is_gone = |file: &Value| there.iter().all(|other| other["filename"] != file["filename"]);
+    let says_next = new["spec"]["contextVersion"] == old["spec"]["contextVersion"].as_i64().unwrap() + 1;
+    let is_kept = |file: &Value| file["requestId"] == "r" && is_gone(file) && !is_own(file) && !says_next;
+    list(old).into_iter().filter(is_kept).collect()
+}
+
 /// An old object and what somebody makes of it: often the same content.
 fn update() -> impl Strategy<Value = (Value, Value)> {
-    let old = object((1_i64..6).prop_map(Some));
+    let old = with_requests();
     let new = object(prop::option::of(1_i64..8));
-    (old, new, any::<bool>(), any::<bool>()).prop_map(|(old, mut new, same, reversed)| {
+    (old, new, any::<bool>(), any::<bool>(), any::<bool>()).prop_map(|(old, mut new, same, reversed, next)| {
+        if next && !new["spec"]["contextVersion"].is_null() {
+            new["spec"]["contextVersion"] = json!(old["spec"]["contextVersion"].as_i64().unwrap() + 1);
+        }
         if same {
             for field in ["markdownFiles", "env", "agentName"] {
                 new["spec"][field] = old["spec"][field].clone();
@@ -92,6 +123,11 @@ proptest! {
         let object = patched(&new, &answer);
         prop_assert_eq!(mutate(&object, Some(&old)).patch, None);
         prop_assert_eq!(mutate(&object, Some(&object)).patch, None);
+
+        let kept = kept(&new, &old);
+        prop_assert_eq!(answer.warnings.iter().any(|warning| warning.contains("were kept")), !kept.is_empty());
+        let mut new = new;
+        new["spec"]["markdownFiles"].as_array_mut().unwrap().extend(kept);
         prop_assert_eq!(rest(&object, false), rest(&new, false));
 
         let before = old["spec"]["contextVersion"].as_i64().unwrap();
