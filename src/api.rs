@@ -171,3 +171,31 @@ fn of_path(error: &PathError) -> Failure {
 fn of_query(error: &QueryPayloadError) -> Failure {
     Failure::new(Code::InvalidRequest, format!("the query cannot be read: {error}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use actix_web::{App, test};
+
+    /// Whoever calls what is described meets a handler: it asks for a token first.
+    #[actix_web::test]
+    async fn every_path_that_is_described_is_served() {
+        let app = test::init_service(App::new().configure(routes)).await;
+        let document = serde_json::to_value(Document::openapi()).expect("JSON");
+        let paths = document["paths"].as_object().expect("paths");
+        let mut count = 0;
+        for (path, methods) in paths {
+            for method in methods.as_object().expect("methods").keys().filter(|key| *key != "parameters") {
+                let path = format!("{BASE}{}", path.replace("{task}", "1").replace("{version}", "1"));
+                let request =
+                    test::TestRequest::default().uri(&path).method(method.to_uppercase().parse().expect("a method"));
+                let status = test::call_service(&app, request.to_request()).await.status();
+                assert_eq!(status, 503, "{method} {path}: no handler looked for its state");
+                count += 1;
+            }
+        }
+        assert_eq!(count, 15);
+        let page = test::TestRequest::get().uri("/api/v1/docs/").to_request();
+        assert_eq!(test::call_service(&app, page).await.status(), 200);
+    }
+}

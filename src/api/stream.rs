@@ -15,12 +15,12 @@ use kube::runtime::watcher::Event;
 use serde::Serialize;
 use std::convert::Infallible;
 use std::time::Duration;
-use tokio::sync::mpsc::{Receiver, channel};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::time::timeout;
 
 /// Silence after which a comment says that the connection lives.
 const HEARTBEAT: Duration = Duration::from_secs(15);
-/// How long to wait for the first part of a log before the answer begins.
+/// How long to wait for the first part before the answer begins.
 const FIRST_PART: Duration = Duration::from_secs(2);
 /// Parts of a log that are read ahead.
 const AHEAD: usize = 4;
@@ -32,7 +32,7 @@ const AHEAD: usize = 4;
 pub async fn events(caller: Caller, state: Data<State>, task: Path<String>) -> Result<HttpResponse, Failure> {
     let name = task::parse_name(&task)?;
     caller.get(&name).await?;
-    let (sender, receiver) = channel(AHEAD);
+    let (sender, mut receiver) = channel(AHEAD);
     let news = caller.watch(Some(&name));
     rt::spawn(async move {
         tokio::select! {
@@ -40,38 +40,53 @@ pub async fn events(caller: Caller, state: Data<State>, task: Path<String>) -> R
             () = tell(news, &sender) => {}
         }
     });
+    let first = first(&mut receiver).await?;
+    let parts = stream::iter(first).chain(rest(receiver)).map(|part| match part {
+        Ok(part) => Ok::<_, Infallible>(part),
+        Err(error) => Ok(event("error", &Failure::from(error))),
+    });
     Ok(HttpResponse::Ok()
         .content_type("text/event-stream")
         .insert_header(("Cache-Control", "no-store"))
-        .streaming(parts(receiver).take_until(state.stop.clone())))
+        .streaming(parts.take_until(state.stop.clone())))
 }
 
 /// Sends what is news to somebody who knows only what was sent before.
-async fn tell(
-    news: impl Stream<Item = Result<Event<DynamicObject>, Error>>,
-    sender: &tokio::sync::mpsc::Sender<Bytes>,
-) {
+async fn tell(news: impl Stream<Item = Result<Event<DynamicObject>, Error>>, sender: &Sender<Result<Bytes, Error>>) {
     let mut news = std::pin::pin!(news);
     let mut last = None;
     loop {
         let part = match timeout(HEARTBEAT, news.next()).await {
-            Err(_) => Bytes::from_static(b": still here\n\n"),
+            Err(_) => Ok(Bytes::from_static(b": still here\n\n")),
             Ok(None) => return,
             Ok(Some(Ok(Event::Apply(object) | Event::InitApply(object)))) => match status(object) {
                 status if status.is_none() || status == last => continue,
                 status => {
                     let part = event("status", &status);
                     last = status;
-                    part
+                    Ok(part)
                 }
             },
-            Ok(Some(Ok(Event::Delete(_)))) => event("deleted", &()),
-            Ok(Some(Err(error))) if !error.is_passing() => event("error", &Failure::from(error)),
+            Ok(Some(Ok(Event::Delete(_)))) => Ok(event("deleted", &())),
+            Ok(Some(Err(error))) if !error.is_passing() => Err(error),
             Ok(Some(_)) => continue,
         };
         // a failed send means that nobody listens: then this is dropped
         let _ = sender.send(part).await;
     }
+}
+
+/// The first part, if it comes soon: what is wrong from the beginning becomes the answer's status.
+async fn first<T>(receiver: &mut Receiver<Result<T, Error>>) -> Result<Option<Result<T, Error>>, Failure> {
+    match timeout(FIRST_PART, receiver.recv()).await {
+        Ok(Some(Err(error))) => Err(error.into()),
+        Ok(first) => Ok(first),
+        Err(_) => Ok(None),
+    }
+}
+
+fn rest<T>(mut receiver: Receiver<T>) -> impl Stream<Item = T> {
+    stream::poll_fn(move |context| receiver.poll_recv(context))
 }
 
 fn status(object: DynamicObject) -> Option<Status> {
@@ -106,15 +121,9 @@ pub async fn logs(
     let (sender, mut receiver) = channel(AHEAD);
     let tasks = caller.clone();
     rt::spawn(async move { tasks.logs(&name, &options, &sender).await });
-    // what is wrong from the beginning becomes the answer's status
-    let first = match timeout(FIRST_PART, receiver.recv()).await {
-        Ok(Some(Err(error))) => return Err(error.into()),
-        Ok(first) => first,
-        Err(_) => None,
-    };
+    let first = first(&mut receiver).await?;
     let mut is_first = true;
-    let rest = stream::poll_fn(move |context| receiver.poll_recv(context));
-    let text = stream::iter(first).chain(rest).filter_map(move |item| {
+    let text = stream::iter(first).chain(rest(receiver)).filter_map(move |item| {
         let was_first = std::mem::take(&mut is_first);
         std::future::ready(text(item, was_first).map(Ok::<_, Infallible>))
     });
@@ -130,8 +139,4 @@ fn text(item: Result<LogItem, Error>, is_first: bool) -> Option<Bytes> {
         }
         Err(error) => Some(Bytes::from(format!("==> {error} <==\n"))),
     }
-}
-
-fn parts(mut receiver: Receiver<Bytes>) -> impl Stream<Item = Result<Bytes, Infallible>> {
-    stream::poll_fn(move |context| receiver.poll_recv(context).map(|part| part.map(Ok)))
 }

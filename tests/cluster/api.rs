@@ -1,6 +1,9 @@
 //! The PM API on a real API server, with real RBAC: two replicas, each caller with a token of his own.
 
 use crate::support::{Cluster, Namespace, Operator, PATIENCE, free_port, markdown, task_run};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -346,6 +349,10 @@ fn each_refusal_has_its_status_and_its_reason() {
     reader.post("/pm/tasks", &old_request(301, "agent")).is(403, "forbidden").says("cannot create resource");
     reader.send("DELETE", "/pm/tasks/300", "", "").is(403, "forbidden");
     submitter.get("/pm/tasks").is(403, "forbidden");
+    let looker = ns.user("looker", &[("get", taskruns)]);
+    let looker = replicas.caller(0, &looker);
+    looker.get("/pm/tasks/300/events").is(403, "forbidden").says("cannot list resource");
+    looker.get("/pm/tasks/300/logs").is(403, "forbidden").says("cannot list resource \"pods\"");
     submitter.post("/pm/tasks", &old_request(300, "agent")).is(409, "already_exists").says("cannot be compared");
 
     all.add("999", "more", None).is(404, "not_found").says("\"task-999\" not found");
@@ -473,6 +480,37 @@ fn wait_line(stream: &mut BufReader<TcpStream>, text: &str) -> String {
         }
         seen += &line;
     }
+}
+
+#[test]
+fn tls_is_by_the_webhooks_certificate_and_plain_http_only_on_loopback() {
+    let cluster = Cluster::start();
+    cluster.install();
+    let port = free_port();
+    let address = format!("--api-addr=127.0.0.1:{port}");
+    let _operator = Operator::start(&cluster, &[&address]);
+    let configuration = ["get", "mutatingwebhookconfiguration", "taskrun-operator", "-o"];
+    let bundle = cluster.kubectl(
+        &[&configuration[..], &["go-template={{(index .webhooks 0).clientConfig.caBundle | base64decode}}"]].concat(),
+    );
+    let authority = CertificateDer::from_pem_slice(bundle.ok().as_bytes()).expect("a certificate");
+    let mut roots = RootCertStore::empty();
+    roots.add(authority).expect("a CA");
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().expect("versions");
+    let config = config.with_root_certificates(roots).with_no_client_auth();
+    let name = ServerName::try_from("127.0.0.1").expect("a name");
+    let connection = ClientConnection::new(config.into(), name).expect("a connection");
+    let mut stream = StreamOwned::new(connection, TcpStream::connect(("127.0.0.1", port)).expect("it listens"));
+    stream.write_all(b"GET /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").expect("TLS");
+    let mut answer = String::new();
+    // the server closes without TLS' goodbye
+    let _ = stream.read_to_string(&mut answer);
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+
+    let plain = Operator::launch(&cluster, &[&format!("--api-addr=0.0.0.0:{}", free_port()), "--api-plain-http"]);
+    let log = plain.wait_end();
+    assert!(log.contains("--api-plain-http needs a loopback address"), "{log}");
 }
 
 #[test]
