@@ -23,6 +23,8 @@ pub mod client;
 pub mod controller;
 /// Every metric.
 pub mod metrics;
+/// `kubectl taskrun`.
+pub mod plugin;
 /// Listeners and TLS.
 pub mod server;
 /// Logs.

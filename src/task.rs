@@ -11,6 +11,7 @@ mod name;
 mod pm_task;
 mod submission;
 mod summary;
+mod version;
 
 pub use context::{MAX_REQUEST_ID, Room, added_by, is_request_id, next_filename, room, version_of};
 pub use error::{Code, Error};
@@ -20,3 +21,4 @@ pub use name::parse_name;
 pub use pm_task::{PmTask, Subtask, parse_task_master};
 pub use submission::{Submission, TITLE};
 pub use summary::Summary;
+pub use version::{Version, is_at_rest, versions};

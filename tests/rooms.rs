@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each room with those that it may import.
-const ARROWS: [(&str, &[&str]); 12] = [
+const ARROWS: [(&str, &[&str]); 13] = [
     ("crd", &[]),
     ("admission", &["crd"]),
     ("plan", &["crd", "admission"]),
@@ -14,6 +14,7 @@ const ARROWS: [(&str, &[&str]); 12] = [
     ("controller", &["crd", "plan", "client", "metrics"]),
     ("webhook", &["crd", "admission", "metrics"]),
     ("api", &["crd", "admission", "task", "client"]),
+    ("plugin", &["crd", "task", "client"]),
     ("server", &["api", "webhook", "metrics"]),
     ("metrics", &["admission"]),
     ("telemetry", &[]),

@@ -5,7 +5,7 @@ use super::tasks::{Queues, Tasks};
 use crate::crd::TaskNames;
 use crate::task;
 use kube::Config;
-use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
+use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -64,23 +64,36 @@ impl User {
     /// # Errors
     /// If there is no usable configuration.
     pub async fn tasks(&self, names: TaskNames) -> Result<Tasks, task::Error> {
-        let unusable = |error: &dyn std::error::Error| {
-            let message = format!("failed to read the kubeconfig: {}", super::error::root(error));
-            task::Error::new(task::Code::InvalidRequest, message)
-        };
-        let options = KubeConfigOptions { context: self.context.clone(), ..KubeConfigOptions::default() };
-        let config = match &self.kubeconfig {
-            Some(path) => {
-                let kubeconfig = Kubeconfig::read_from(path).map_err(|error| unusable(&error))?;
-                Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(|error| unusable(&error))?
-            }
-            None if self.context.is_some() => {
-                Config::from_kubeconfig(&options).await.map_err(|error| unusable(&error))?
-            }
-            None => infer().await.map_err(|error| unusable(&error))?,
-        };
+        let config = self.config().await.map_err(|error| task::Error::new(task::Code::InvalidRequest, error))?;
         let namespace = self.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
         Tasks::new(config, namespace, PLUGIN_MANAGER, names, Queues::default())
+    }
+
+    async fn config(&self) -> Result<Config, String> {
+        let options = KubeConfigOptions { context: self.context.clone(), ..KubeConfigOptions::default() };
+        let found = match &self.kubeconfig {
+            Some(path) => match Kubeconfig::read_from(path) {
+                Ok(kubeconfig) => Config::from_custom_kubeconfig(kubeconfig, &options).await,
+                Err(error) => Err(error),
+            },
+            None => Config::from_kubeconfig(&options).await,
+        };
+        match found {
+            Ok(config) => Ok(config),
+            Err(error) if self.kubeconfig.is_some() || self.context.is_some() => Err(unusable(&error)),
+            // in a pod there is no kubeconfig
+            Err(error) => infer().await.map_err(|_| format!("{}: set KUBECONFIG or --kubeconfig", unusable(&error))),
+        }
+    }
+}
+
+/// Why a kubeconfig cannot be used. What the parser says is left out: it may quote the file, with its tokens.
+fn unusable(error: &KubeconfigError) -> String {
+    match error {
+        KubeconfigError::Parse(_) => "the kubeconfig cannot be read as YAML".to_owned(),
+        KubeconfigError::LoadContext(context) => format!("the kubeconfig has no context {context:?}"),
+        KubeconfigError::ReadConfig(error, path) => format!("failed to read {}: {error}", path.display()),
+        other => other.to_string(),
     }
 }
 

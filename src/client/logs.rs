@@ -7,7 +7,6 @@ use futures::{AsyncReadExt, StreamExt};
 use kube::ResourceExt;
 use kube::api::LogParams;
 use kube::runtime::watcher::Event;
-use serde_json::Value;
 use std::collections::BTreeSet;
 use std::pin::pin;
 use std::time::Duration;
@@ -85,7 +84,7 @@ impl Tasks {
                 // what comes after is looked at with what is known by then
                 match tokio::time::timeout(LOOK_AGAIN, news.next()).await {
                     Ok(Some(Ok(Event::Apply(object) | Event::InitApply(object)))) => {
-                        is_over = is_at_rest(&object.data, options.version);
+                        is_over = task::is_at_rest(&object.data, options.version);
                     }
                     Ok(Some(Err(error))) if !error.is_passing() => return Err(error),
                     Ok(Some(Ok(Event::Delete(_))) | None) => is_over = true,
@@ -123,18 +122,6 @@ impl Tasks {
             let _ = sink.send(Ok(LogItem::Bytes(chunk[..length].to_vec()))).await;
         }
     }
-}
-
-/// Whether no pod will come any more: of this version or, without one, as things are.
-fn is_at_rest(task_run: &Value, version: Option<u32>) -> bool {
-    let (spec, status) = (&task_run["spec"], &task_run["status"]);
-    let has_ended = ["Succeeded", "Failed"].iter().any(|phase| status["phase"] == *phase);
-    let Some(version) = version else {
-        return has_ended && status["contextVersion"] == spec["contextVersion"];
-    };
-    let mut runs = status["runs"].as_array().into_iter().flatten();
-    (has_ended && status["contextVersion"] == version)
-        || runs.any(|run| run["contextVersion"] == version && run["outcome"].is_string())
 }
 
 fn no_log(task_run: &TaskRun, version: Option<u32>) -> String {

@@ -8,11 +8,11 @@ use super::error::{CALL_TIMEOUT, root};
 use crate::crd::{TASK_RUN_UID_LABEL, TaskNames, TaskRun};
 use crate::task::{self, Code, Error, Files, Submission, Summary};
 use futures::{Stream, StreamExt};
-use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod};
 use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, Request};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
-use kube::{Api, Client, Config, ResourceExt};
+use kube::{Api, Client, Config, Resource, ResourceExt};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::future::Future;
@@ -37,8 +37,10 @@ pub struct Tasks {
     client: Client,
     /// For logs, which may be silent for as long as they like.
     patient: Client,
-    /// The namespace.
+    /// The namespace; all of them, for lists only, where it is empty.
     pub namespace: String,
+    /// Where the API server is.
+    pub server: String,
     manager: &'static str,
     names: TaskNames,
     queues: Queues,
@@ -127,7 +129,8 @@ impl Tasks {
         config.read_timeout = None;
         let patient = client(config.clone())?;
         config.read_timeout = Some(READ_TIMEOUT);
-        Ok(Self { client: client(config)?, patient, namespace, manager, names, queues })
+        let server = config.cluster_url.to_string();
+        Ok(Self { client: client(config)?, patient, namespace, server, manager, names, queues })
     }
 
     fn api(&self) -> Api<TaskRun> {
@@ -363,9 +366,12 @@ impl Tasks {
     /// `InvalidRequest` if the page is too old.
     pub async fn list(&self, filter: &Filter) -> Result<Page, Error> {
         let params = filter.params();
-        let path = format!("/apis/orchestrator.io/v1/namespaces/{}/taskruns", self.namespace);
+        let namespace = Some(self.namespace.as_str()).filter(|namespace| !namespace.is_empty());
+        // a row does not tell its namespace, but its object does
+        let object = if namespace.is_some() { "None" } else { "Metadata" };
+        let path = TaskRun::url_path(&(), namespace);
         let mut request = Request::new(path).list(&params).map_err(|error| unavailable(&error))?;
-        let with_cells_only = format!("{}&includeObject=None", request.uri());
+        let with_cells_only = format!("{}&includeObject={object}", request.uri());
         *request.uri_mut() = with_cells_only.parse().map_err(|error| unavailable(&error))?;
         let accept = "application/json;as=Table;v=v1;g=meta.k8s.io".parse().map_err(|error| unavailable(&error))?;
         request.headers_mut().insert("accept", accept);
@@ -392,7 +398,17 @@ impl Tasks {
     }
 
     fn dynamic_api(&self) -> Api<DynamicObject> {
-        Api::namespaced_with(self.client.clone(), &self.namespace, &ApiResource::erase::<TaskRun>(&()))
+        let (client, resource) = (self.client.clone(), ApiResource::erase::<TaskRun>(&()));
+        match self.namespace.as_str() {
+            "" => Api::all_with(client, &resource),
+            namespace => Api::namespaced_with(client, namespace, &resource),
+        }
+    }
+
+    /// Whether the namespace is certainly not there: a list in it is merely empty then.
+    pub async fn lacks_namespace(&self) -> bool {
+        let namespaces: Api<Namespace> = Api::all(self.client.clone());
+        !self.namespace.is_empty() && matches!(call(namespaces.get_metadata_opt(&self.namespace)).await, Ok(None))
     }
 
     /// What happens to a task, or to all: first all that is there, then each change, for as long as it is read. Their
@@ -430,7 +446,10 @@ impl Tasks {
 }
 
 fn reused() -> Error {
-    Error::new(Code::Invalid, "the Idempotency-Key was used with another text: take a new one for each request")
+    Error::new(
+        Code::Invalid,
+        "the request id (Idempotency-Key) was used with another text: take a new one for each request",
+    )
 }
 
 fn added(task_run: &TaskRun, filename: String, created: bool) -> Added {

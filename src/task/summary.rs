@@ -6,6 +6,8 @@ use serde_json::Value;
 /// What a list says of a task.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
+    /// Its namespace; empty in the table of one namespace.
+    pub namespace: String,
     /// Name of the TaskRun.
     pub name: String,
     /// `spec.taskId`.
@@ -49,8 +51,8 @@ impl Summary {
     #[must_use]
     pub fn of(object: &Value) -> Self {
         let title = object["metadata"]["annotations"].get(TITLE).cloned().unwrap_or_default();
-        let name = object["metadata"]["name"].clone();
-        Self::read(&name, &title, |(path, _)| object.pointer(path).cloned().unwrap_or_default())
+        let name = &object["metadata"]["name"];
+        Self::read(&object["metadata"], name, &title, |(path, _)| object.pointer(path).cloned().unwrap_or_default())
     }
 
     /// Of the rows of a `meta.k8s.io/v1` Table: the columns that `kubectl get -o wide` shows. No markdown is in it.
@@ -62,16 +64,19 @@ impl Summary {
             let i = columns.iter().position(|definition| definition["name"] == column);
             i.and_then(|i| row["cells"].get(i)).cloned().unwrap_or_default()
         };
-        let summary =
-            |row: &Value| Self::read(&cell(row, "Name"), &cell(row, "Title"), |(_, column)| cell(row, column));
+        let summary = |row: &Value| {
+            let (name, title) = (cell(row, "Name"), cell(row, "Title"));
+            Self::read(&row["object"]["metadata"], &name, &title, |(_, column)| cell(row, column))
+        };
         rows.iter().map(summary).collect()
     }
 
-    fn read(name: &Value, title: &Value, value: impl Fn((&str, &str)) -> Value) -> Self {
+    fn read(metadata: &Value, name: &Value, title: &Value, value: impl Fn((&str, &str)) -> Value) -> Self {
         let text = |value: Value| value.as_str().unwrap_or_default().to_owned();
         let optional = |field| Some(text(value(field))).filter(|text| !text.is_empty());
         let number = |field| value(field).as_u64().and_then(|number| u32::try_from(number).ok()).unwrap_or_default();
         Self {
+            namespace: text(metadata["namespace"].clone()),
             name: text(name.clone()),
             task_id: number(TASK_ID),
             service: text(value(SERVICE)),

@@ -113,13 +113,26 @@ impl Cluster {
     }
 
     fn kubectl_with(&self, args: &[&str], stdin: &str, env: &[(&str, &str)]) -> Output {
-        let mut kubectl = Command::new("kubectl");
-        kubectl
-            .args(args)
-            .env("KUBECONFIG", &self.kubeconfig)
-            .env("KUBECACHEDIR", self.folder.join("kubectl-cache"))
-            .envs(env.iter().copied());
+        let mut kubectl = self.command("kubectl");
+        kubectl.args(args).envs(env.iter().copied());
         Output::of(kubectl, stdin)
+    }
+
+    /// A program that is admin here.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.env("KUBECONFIG", &self.kubeconfig).env("KUBECACHEDIR", self.folder.join("kubectl-cache"));
+        command
+    }
+
+    /// The admin's kubeconfig, changed, as a file of this name.
+    pub fn kubeconfig(&self, name: &str, change: impl FnOnce(&mut Value)) -> PathBuf {
+        let admin = self.kubectl(&["config", "view", "--raw", "-o", "json"]).ok();
+        let mut kubeconfig: Value = serde_json::from_str(&admin).expect("JSON");
+        change(&mut kubeconfig);
+        let path = self.folder.join(format!("{name}.kubeconfig"));
+        std::fs::write(&path, kubeconfig.to_string()).expect("a file");
+        path
     }
 
     /// A client as admin.
@@ -224,7 +237,7 @@ pub struct Output {
 
 impl Output {
     /// Runs a command with this on its standard input.
-    fn of(mut command: Command, stdin: &str) -> Self {
+    pub fn of(mut command: Command, stdin: &str) -> Self {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("it is on PATH, or was built");
         let mut input = child.stdin.take().expect("a pipe");
@@ -515,16 +528,9 @@ pub fn spawn_operator<'a>(
 
 fn operator_kubeconfig(cluster: &Cluster, port: u16) -> PathBuf {
     let token = cluster.kubectl(&["-n", "taskrun-system", "create", "token", "taskrun-operator"]).ok();
-    let admin = cluster.kubectl(&["config", "view", "--raw", "-o", "json"]).ok();
-    let mut kubeconfig: Value = serde_json::from_str(&admin).expect("JSON");
-    kubeconfig["users"][0]["user"] = json!({"token": token.trim()});
-    let path = cluster.folder.join(format!("operator-{port}.kubeconfig"));
-    write_private(&path, &kubeconfig.to_string());
-    path
-}
-
-fn write_private(path: &Path, text: &str) {
-    std::fs::write(path, text).expect("a file");
+    cluster.kubeconfig(&format!("operator-{port}"), |kubeconfig| {
+        kubeconfig["users"][0]["user"] = json!({"token": token.trim()});
+    })
 }
 
 /// A port that no other operator of these tests has, below those that the kernel gives to outgoing
