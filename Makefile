@@ -13,6 +13,7 @@ dev: ## the same, left running for kubectl until Ctrl-C
 
 test: ## all tests, those against a real control plane too
 	@tests/control-plane/build.sh >/dev/null
+	@tests/schemathesis/build.sh >/dev/null
 	cargo test --locked
 
 model: ## every interleaving of the run protocol within larger bounds than `make test` has (minutes)

@@ -42,7 +42,7 @@ pub struct State {
 #[expect(dead_code, reason = "it is only described")]
 pub(crate) struct TaskPath {
     /// Its number, or the name of its TaskRun.
-    #[param(max_length = 253)]
+    #[param(max_length = 253, pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")]
     task: String,
 }
 

@@ -7,6 +7,7 @@ use crate::task::{PmTask, Submission, Subtask};
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
+use utoipa::openapi::{Object, Type};
 use utoipa::{IntoParams, ToSchema};
 
 /// A task to submit.
@@ -14,13 +15,13 @@ use utoipa::{IntoParams, ToSchema};
 #[serde(deny_unknown_fields)]
 pub struct SubmitTask {
     /// Number of the task.
-    #[schema(minimum = 1)]
+    #[schema(minimum = 1, maximum = 4_294_967_295_i64, format = Int64)]
     id: u32,
     /// The service that it belongs to: a DNS-1123 label.
     #[schema(max_length = 40, pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
     service_name: String,
     /// Name of the Agent that works on it.
-    #[schema(max_length = 253)]
+    #[schema(max_length = 253, pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")]
     agent_name: String,
     /// The context.
     #[serde(default)]
@@ -83,7 +84,7 @@ pub struct SubmitTask {
 #[serde(deny_unknown_fields)]
 pub struct SubmittedFile {
     /// Name, ending in `.md`.
-    #[schema(max_length = 128)]
+    #[schema(max_length = 128, pattern = "^[A-Za-z0-9_-][A-Za-z0-9._-]*\\.md$")]
     filename: String,
     /// The markdown.
     content: String,
@@ -204,7 +205,7 @@ pub struct AddContext {
 #[serde(deny_unknown_fields)]
 pub struct Rerun {
     /// The version that must be the present one: a repeated request then runs nothing twice.
-    #[schema(minimum = 1)]
+    #[schema(minimum = 1, maximum = 4_294_967_295_i64, format = Int64)]
     pub context_version: Option<u32>,
 }
 
@@ -213,8 +214,12 @@ pub struct Rerun {
 #[serde(deny_unknown_fields)]
 pub struct Rollback {
     /// The version whose files become the present ones.
-    #[schema(minimum = 1)]
+    #[schema(minimum = 1, maximum = 4_294_967_295_i64, format = Int64)]
     pub context_version: u32,
+}
+
+fn phases() -> Object {
+    Object::builder().schema_type(Type::String).enum_values(Some(["Pending", "Running", "Succeeded", "Failed"])).build()
 }
 
 /// Which tasks.
@@ -223,10 +228,10 @@ pub struct Rollback {
 #[into_params(parameter_in = Query)]
 pub struct ListTasks {
     /// Only those of this service.
-    #[param(max_length = 40)]
+    #[param(max_length = 63, pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
     pub service: Option<String>,
     /// Only those in this phase.
-    #[param(value_type = Option<String>)]
+    #[param(schema_with = phases)]
     pub phase: Option<Phase>,
     /// At most so many. Default: 100.
     #[param(minimum = 1, maximum = 500)]
@@ -245,7 +250,7 @@ pub struct ReadLog {
     #[serde(default)]
     pub follow: bool,
     /// Of this version; otherwise of the newest run.
-    #[param(minimum = 1)]
+    #[param(minimum = 1, maximum = 4_294_967_295_i64, format = Int64)]
     pub version: Option<u32>,
     /// Only so many last lines.
     #[param(minimum = 0, maximum = 1_000_000)]

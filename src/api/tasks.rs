@@ -43,7 +43,7 @@ pub async fn submit(caller: Caller, body: Json<SubmitTask>) -> Result {
 
 /// Add context to a task: one more file, never less than what others add meanwhile.
 #[utoipa::path(post, path = "/pm/tasks/{task}/context", request_body = AddContext,
-    params(TaskPath, ("Idempotency-Key" = Option<String>, Header, max_length = 128,
+    params(TaskPath, ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 128, pattern = "^[!-~]+$",
         description = "names this request: sent again with the same key, it adds nothing twice")),
     responses((status = 200, description = "added", body = Answer<ContextAdded>), Errors))]
 pub async fn add_context(caller: Caller, request: HttpRequest, task: Path<String>, body: Json<AddContext>) -> Result {
@@ -124,7 +124,7 @@ pub async fn history(caller: Caller, task: Path<String>) -> Result {
 
 /// The files of a version, for as long as they are kept (`historyLimit`).
 #[utoipa::path(get, path = "/pm/tasks/{task}/history/{version}",
-    params(TaskPath, ("version" = u32, Path, minimum = 1, description = "the version")),
+    params(TaskPath, ("version" = u32, Path, minimum = 1, maximum = 4_294_967_295_i64, format = Int64, description = "the version")),
     responses((status = 200, description = "its files", body = Answer<VersionFiles>), Errors))]
 pub async fn version(caller: Caller, path: Path<(String, u32)>) -> Result {
     let (task, context_version) = path.into_inner();

@@ -2,7 +2,7 @@
 //!
 //! One test binary: its tests share a control plane where they can, each in a namespace of its own.
 //! Those that stop the webhook or kill the operator start their own. Nothing is skipped: without Go,
-//! which builds the control plane, they fail.
+//! which builds the control plane, or Python, which runs schemathesis, they fail.
 
 mod admission;
 mod api;
@@ -15,6 +15,7 @@ mod plugin;
 mod queue;
 mod reconcile;
 mod restart;
+mod schemathesis;
 mod settings;
 mod support;
 mod terminal;
