@@ -1,10 +1,10 @@
 //! `kubectl taskrun` in a pipe, as scripts use it: what each verb prints, how it ends, and what it says when it
 //! cannot.
 
-use crate::reconcile::{end, until_told};
+use crate::reconcile::{end, pods, until_told};
 use crate::support::{Cluster, Namespace, Output};
 use serde_json::{Value, json};
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -152,6 +152,42 @@ fn history_tells_all(ns: &Namespace<'_>) {
     assert_eq!(told, expected, "{history}");
     let json: Value = serde_json::from_str(&taskrun(ns, &["history", "7", "-o", "json"]).ok()).expect("JSON");
     assert_eq!(json["versions"][3]["changes"], json!({"context-v2.md": "removed", "context-v3.md": "removed"}));
+}
+
+#[test]
+fn a_log_goes_on_over_the_runs_that_come() {
+    let ns = until_told();
+    submit(&ns, Path::new("README.md"), &[]).ok();
+    let pod = |version| {
+        ns.wait_phase("taskrun/task-7", version, "Running");
+        pods(&ns, version)[0]["metadata"]["name"].as_str().expect("a name").to_owned()
+    };
+    let (first, log) = (pod(1), ["logs", "7", "--follow"]);
+    ns.log(&first, "one");
+    let mut follower = ns.cluster.command(PLUGIN);
+    follower.args(["-n", &ns.name]).args(log).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut follower = follower.spawn().expect("it was built");
+    let mut lines = BufReader::new(follower.stdout.take().expect("a pipe")).lines();
+    let mut next = || lines.next().expect("a line").expect("text");
+    assert_eq!(next(), "one");
+    ns.log(&first, "more");
+    assert_eq!(next(), "more");
+    taskrun(&ns, &["add-context", "7", "-m", "Mind the gap."]).ok();
+    let second = pod(2);
+    ns.log(&second, "two");
+    assert_eq!(next(), "two");
+    end(&ns, 2, "succeeded");
+    assert!(lines.next().is_none(), "it ends when the task is at rest");
+    let output = follower.wait_with_output().expect("it ends");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(said, format!("==> version 1, pod {first} <==\n==> version 2, pod {second} <==\n"));
+    assert!(output.status.success());
+
+    ns.log(&second, "three");
+    assert_eq!(taskrun(&ns, &["logs", "7"]).ok(), "two\nthree\n");
+    assert_eq!(taskrun(&ns, &["logs", "7", "--version", "2", "--tail", "1"]).ok(), "three\n");
+    let refused = taskrun(&ns, &["logs", "7", "--version", "1"]).refused();
+    assert!(refused.contains("has no log of version 1"), "{refused}");
 }
 
 #[test]
