@@ -4,15 +4,17 @@
 //! write whose answer was lost is settled by observing again (kube's own retry would repeat a POST).
 
 mod access;
+mod changes;
 mod error;
 mod logs;
 mod tasks;
 mod webhooks;
 
 pub use access::{Endpoint, User};
+pub use changes::{Added, Queues};
 pub use error::Error;
 pub use logs::{LogItem, LogOptions};
-pub use tasks::{Added, Filter, PAGE, Page, Queues, Tasks};
+pub use tasks::{Filter, PAGE, Page, Tasks};
 
 use crate::crd::{Agent, MANAGED_BY, TaskNames, TaskRun, reason};
 use crate::plan::{Notice, Step};

@@ -1,33 +1,23 @@
-//! What people do with tasks, as calls to the API server with their own rights.
-//!
-//! Nothing in here has rights of its own: the credentials are the caller's. A change of a TaskRun is decided on
-//! what was read, and sent on the condition that it is so still.
+//! Tasks as people see them, by calls to the API server with their own rights: the credentials are the caller's.
 
 use super::READ_TIMEOUT;
+use super::changes::Queues;
 use super::error::{CALL_TIMEOUT, root};
 use crate::crd::{TASK_RUN_UID_LABEL, TaskNames, TaskRun};
-use crate::task::{self, Code, Error, Files, Submission, Summary};
+use crate::task::{Code, Error, Files, Summary};
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod};
-use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, Request};
+use kube::api::{ApiResource, DynamicObject, ListParams, Request};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, Config, Resource, ResourceExt};
-use serde_json::{Value, json};
-use std::collections::HashMap;
-use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
-use tokio::time::Instant;
+use serde_json::Value;
+use std::future::{Future, ready};
 
-/// How long one change is tried, with all its conflicts and its place in the queue.
-const PATIENCE: Duration = Duration::from_secs(50);
-/// Longest wait between two attempts, in milliseconds; it begins at a fiftieth.
-const MAX_WAIT: u64 = 1_000;
-/// Answers that say nothing about the request, after which one is given up.
-const MAX_FAILURES: usize = 3;
 /// Seconds after which a watch is opened anew, shorter than a connection may be silent.
 const WATCH_SECONDS: u32 = 20;
+/// Refusals in a row, with growing waits between them, that an API server which starts is forgiven.
+const MAX_REFUSALS: u32 = 4;
 /// What a list has if the caller does not say, and the most that he may have.
 pub const PAGE: (u32, u32) = (100, 500);
 
@@ -41,24 +31,9 @@ pub struct Tasks {
     pub namespace: String,
     /// Where the API server is.
     pub server: String,
-    manager: &'static str,
-    names: TaskNames,
-    queues: Queues,
-}
-
-/// What context was added as.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Added {
-    /// Name of the TaskRun.
-    pub name: String,
-    /// Its file.
-    pub filename: String,
-    /// The version that it brought.
-    pub version: u32,
-    /// Whether this request added it, and not an earlier one with the same id.
-    pub created: bool,
-    /// Why the version will not be run as things are: `cancelled` or `suspended`.
-    pub held: Option<&'static str>,
+    pub(super) manager: &'static str,
+    pub(super) names: TaskNames,
+    pub(super) queues: Queues,
 }
 
 /// Which tasks to list.
@@ -77,13 +52,14 @@ pub struct Filter {
 impl Filter {
     fn params(&self) -> ListParams {
         let params = ListParams::default().limit(self.limit.unwrap_or(PAGE.0).clamp(1, PAGE.1));
-        let field_selector = self.phase.as_ref().map(|phase| match phase.as_str() {
+        let phase = self.phase.as_ref().map(|phase| match phase.as_str() {
             // those that nobody has looked at yet have no phase
             "Pending" => "status.phase!=Running,status.phase!=Succeeded,status.phase!=Failed".to_owned(),
             phase => format!("status.phase={phase}"),
         });
-        let label_selector = self.service.as_ref().map(|service| format!("service-name={service}"));
-        ListParams { field_selector, label_selector, continue_token: self.after.clone(), ..params }
+        let service = self.service.as_ref().map(|service| format!("spec.serviceName={service}"));
+        let fields = [phase, service].into_iter().flatten().reduce(|one, other| format!("{one},{other}"));
+        ListParams { field_selector: fields, continue_token: self.after.clone(), ..params }
     }
 }
 
@@ -94,21 +70,6 @@ pub struct Page {
     pub tasks: Vec<Summary>,
     /// What to ask the next page with, if there is one.
     pub next: Option<String>,
-}
-
-/// The adds that wait for each other in this process, by task: otherwise all but one of them would be in vain.
-#[derive(Clone, Default)]
-pub struct Queues(Arc<Mutex<HashMap<(String, String), Place>>>);
-
-type Place = Arc<tokio::sync::Mutex<()>>;
-
-impl Queues {
-    /// The place of a task. It is forgotten when nobody waits there any more.
-    fn of(&self, namespace: &str, name: &str) -> Place {
-        let mut queues = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        queues.retain(|_, queue| Arc::strong_count(queue) > 1);
-        queues.entry((namespace.to_owned(), name.to_owned())).or_default().clone()
-    }
 }
 
 impl Tasks {
@@ -133,7 +94,7 @@ impl Tasks {
         Ok(Self { client: client(config)?, patient, namespace, server, manager, names, queues })
     }
 
-    fn api(&self) -> Api<TaskRun> {
+    pub(super) fn api(&self) -> Api<TaskRun> {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 
@@ -143,199 +104,6 @@ impl Tasks {
     /// See [`Code`].
     pub async fn get(&self, name: &str) -> Result<TaskRun, Error> {
         call(self.api().get(name)).await
-    }
-
-    /// Creates a task, or finds that it is there already; says which.
-    ///
-    /// # Errors
-    /// `AlreadyExists`, with all differences, where the task that is there is another one.
-    pub async fn submit(&self, submission: &Submission) -> Result<(TaskRun, bool), Error> {
-        let new = submission.task_run(self.names);
-        let params = PostParams { field_manager: Some(self.manager.to_owned()), ..PostParams::default() };
-        match call(self.api().create(&params, &new)).await {
-            Ok(created) => return Ok((created, true)),
-            Err(error) if error.code == Code::AlreadyExists => {}
-            Err(error) => return Err(error),
-        }
-        let name = new.name_any();
-        let exists = |why: &str| Error::new(Code::AlreadyExists, format!("TaskRun {name:?} exists already{why}"));
-        let stored = match self.get(&name).await {
-            Err(error) if error.code == Code::Forbidden => {
-                return Err(exists(&format!(", and it cannot be compared: {}", error.message)));
-            }
-            other => other?,
-        };
-        if stored.metadata.deletion_timestamp.is_some() {
-            return Err(exists(" and is being deleted: try again when it is gone"));
-        }
-        match submission.differences(&stored).join(", ") {
-            none if none.is_empty() => Ok((stored, false)),
-            found => Err(exists(&format!(" and is another one: {found}"))),
-        }
-    }
-
-    /// Adds one file to a task's context, whatever others write meanwhile: it is appended, on the condition that the
-    /// context is the one that was read. So it takes nobody's place, `context-v{N}.md` is what brought version N, and
-    /// one request id adds one file, as often as it is repeated and through however many replicas.
-    ///
-    /// # Errors
-    /// `TooLarge` if it does not fit, `Invalid` if the id was used with another text.
-    pub async fn add_context(&self, name: &str, text: &str, request_id: &str) -> Result<Added, Error> {
-        let place = self.queues.of(&self.namespace, name);
-        let deadline = Instant::now() + PATIENCE;
-        let Ok(_turn) = tokio::time::timeout_at(deadline, place.lock()).await else {
-            return Err(Error::new(Code::Unavailable, "too many are adding to this task at once: try again"));
-        };
-        let mut refused: Option<(u32, Error)> = None;
-        let mut may_be_stored = false;
-        retried(deadline, Error::is_passing, async || {
-            let task_run = self.get(name).await?;
-            let version = task_run.spec.context_version;
-            if let Some(file) = task::added_by(&task_run, request_id) {
-                let is_same = file.content == text;
-                let found = added(&task_run, file.filename.clone(), may_be_stored);
-                return Ok(if is_same { Ok(found) } else { Err(reused()) });
-            }
-            if let Some((_, error)) = refused.take().filter(|(refused, _)| *refused == version) {
-                return Ok(Err(error));
-            }
-            match self.append(&task_run, text, request_id).await {
-                // its condition did not hold, which nothing tells from other refusals: was it so?
-                Err(error) if error.code == Code::Invalid && error.violations.is_empty() => {
-                    let again = Error::new(Code::Conflict, "the context has changed");
-                    refused = Some((version, error));
-                    Err(again)
-                }
-                Err(error) => {
-                    may_be_stored |= error.code == Code::Unavailable;
-                    Err(error)
-                }
-                Ok(added) => Ok(Ok(added)),
-            }
-        })
-        .await
-    }
-
-    async fn append(&self, task_run: &TaskRun, text: &str, request_id: &str) -> Result<Added, Error> {
-        let name = task_run.name_any();
-        if task_run.metadata.deletion_timestamp.is_some() {
-            return Err(Error::new(Code::NotFound, format!("TaskRun {name:?} is being deleted")));
-        }
-        let room = task::room(task_run);
-        if !room.fits(text) {
-            return Err(Error::too_large(&name, text.len(), room.bytes_left()));
-        }
-        let (filename, version) = (task::next_filename(task_run), task_run.spec.context_version);
-        let file = json!({"filename": filename, "content": text, "requestId": request_id});
-        let patch = json!([
-            {"op": "test", "path": "/metadata/uid", "value": task_run.metadata.uid},
-            {"op": "test", "path": "/spec/contextVersion", "value": version},
-            {"op": "add", "path": "/spec/markdownFiles/-", "value": file},
-            // as the webhook would
-            {"op": "replace", "path": "/spec/contextVersion", "value": version.saturating_add(1)},
-        ]);
-        let patch = serde_json::from_value(patch).map_err(|error| unavailable(&error))?;
-        let stored = call(self.api().patch(&name, &self.manager(), &Patch::<()>::Json(patch))).await?;
-        Ok(added(&stored, filename, true))
-    }
-
-    /// Suspends a task's runs, or resumes them.
-    ///
-    /// # Errors
-    /// See [`Code`].
-    pub async fn suspend(&self, name: &str, suspend: bool) -> Result<TaskRun, Error> {
-        self.change(name, |task_run| {
-            let is_so = task_run.spec.suspend.unwrap_or_default() == suspend;
-            Ok((!is_so).then(|| json!({"suspend": suspend})))
-        })
-        .await
-    }
-
-    /// Ends a task's present run for good. Nothing if that has ended: what is added later shall run.
-    ///
-    /// # Errors
-    /// See [`Code`].
-    pub async fn cancel(&self, name: &str) -> Result<TaskRun, Error> {
-        self.change(name, |task_run| {
-            let has_ended = task_run.present_run().is_some_and(|run| run.outcome.is_some());
-            let is_so = has_ended || task_run.spec.cancel == Some(true);
-            Ok((!is_so).then(|| json!({"cancel": true})))
-        })
-        .await
-    }
-
-    /// Runs the present context once more, as the next version, also where it was cancelled.
-    ///
-    /// # Errors
-    /// `Conflict` if the present version is not the one that the caller speaks of.
-    pub async fn rerun(&self, name: &str, version: Option<u32>) -> Result<TaskRun, Error> {
-        // a change that comes in between makes a version by itself
-        let wanted = match version {
-            Some(version) => version,
-            None => self.get(name).await?.spec.context_version,
-        };
-        self.change(name, |task_run| match task_run.spec.context_version {
-            present if present != wanted => {
-                Err(Error::new(Code::Conflict, format!("the present version is {present}, not {wanted}")))
-            }
-            present => Ok(Some(json!({"contextVersion": present.saturating_add(1), "cancel": null}))),
-        })
-        .await
-    }
-
-    /// Makes the files of an older version the present ones, as the next version, also where it was cancelled.
-    /// Nothing where they are the present ones.
-    ///
-    /// # Errors
-    /// `NotFound` if that version's files are not kept.
-    pub async fn rollback(&self, name: &str, version: u32) -> Result<TaskRun, Error> {
-        let files = self.files(&self.get(name).await?, version).await?;
-        self.change(name, |task_run| {
-            let next = task_run.spec.context_version.saturating_add(1);
-            // the version says that what others have added is removed knowingly
-            let patch = |files| json!({"markdownFiles": files, "contextVersion": next, "cancel": null});
-            Ok(task::rolled_back(task_run, &files).map(patch))
-        })
-        .await
-    }
-
-    /// Deletes a task: its pod ends first.
-    ///
-    /// # Errors
-    /// See [`Code`].
-    pub async fn delete(&self, name: &str) -> Result<(), Error> {
-        call(self.api().delete(name, &DeleteParams::background())).await.map(|_| ())
-    }
-
-    fn manager(&self) -> PatchParams {
-        PatchParams { field_manager: Some(self.manager.to_owned()), ..PatchParams::default() }
-    }
-
-    /// Patches the spec with what is decided on the object as it is, if anything.
-    async fn change(
-        &self,
-        name: &str,
-        decide: impl Fn(&TaskRun) -> Result<Option<Value>, Error>,
-    ) -> Result<TaskRun, Error> {
-        // only what was certainly not carried out is tried again: a version more is a run more
-        retried(
-            Instant::now() + PATIENCE,
-            |error| error.code == Code::Conflict,
-            async || {
-                let task_run = self.get(name).await?;
-                let spec = match decide(&task_run) {
-                    Ok(Some(spec)) => spec,
-                    Ok(None) => return Ok(Ok(task_run)),
-                    Err(error) => return Ok(Err(error)),
-                };
-                let metadata =
-                    json!({"uid": task_run.metadata.uid, "resourceVersion": task_run.metadata.resource_version});
-                let params = PatchParams { field_manager: Some(self.manager.to_owned()), ..PatchParams::default() };
-                let patch = Patch::Merge(json!({"metadata": metadata, "spec": spec}));
-                call(self.api().patch(name, &params, &patch)).await.map(Ok)
-            },
-        )
-        .await
     }
 
     /// The files of a version.
@@ -424,12 +192,8 @@ impl Tasks {
                 object.metadata.managed_fields = None;
                 object.data["spec"]["markdownFiles"] = Value::Null;
             });
-        let mut is_over = false;
-        events.map(|event| event.map_err(|error| of_watch(&error))).take_while(move |event| {
-            let was_over = is_over;
-            is_over = event.as_ref().is_err_and(|error| !error.is_passing());
-            std::future::ready(!was_over)
-        })
+        events
+            .scan(Refusals::default(), |refusals, event| ready(refusals.judge(event.map_err(|error| of_watch(&error)))))
     }
 
     /// The pods of a task's runs.
@@ -445,44 +209,32 @@ impl Tasks {
     }
 }
 
-fn reused() -> Error {
-    Error::new(
-        Code::Invalid,
-        "the request id (Idempotency-Key) was used with another text: take a new one for each request",
-    )
+/// Whether a watch goes on. A refusal ends it: at once if nothing was seen before, otherwise when it stays: an API
+/// server that starts refuses what it does not know yet.
+#[derive(Default)]
+struct Refusals {
+    has_seen: bool,
+    in_a_row: u32,
+    is_over: bool,
 }
 
-fn added(task_run: &TaskRun, filename: String, created: bool) -> Added {
-    let spec = &task_run.spec;
-    let held = match (spec.cancel == Some(true), spec.suspend == Some(true)) {
-        (true, _) => Some("cancelled"),
-        (_, true) => Some("suspended"),
-        _ => None,
-    };
-    let version = task::version_of(&filename).unwrap_or(spec.context_version);
-    Added { name: task_run.name_any(), filename, version, created, held }
-}
-
-/// Tries again, with jitter and until the deadline, what failed on what was stored just then.
-async fn retried<T>(
-    deadline: Instant,
-    is_worth_it: impl Fn(&Error) -> bool,
-    mut attempt: impl AsyncFnMut() -> Result<Result<T, Error>, Error>,
-) -> Result<T, Error> {
-    let (mut longest, mut failures) = (MAX_WAIT / 50, 0);
-    loop {
-        let error = match tokio::time::timeout_at(deadline, attempt()).await {
-            Ok(Ok(result)) => return result,
-            Ok(Err(error)) => error,
-            Err(_) => return Err(no_answer()),
-        };
-        failures += usize::from(error.code == Code::Unavailable);
-        let wait = Duration::from_millis(fastrand::u64(longest / 2..=longest));
-        if !is_worth_it(&error) || failures > MAX_FAILURES || Instant::now() + wait > deadline {
-            return Err(error);
+impl Refusals {
+    fn judge<T>(&mut self, event: Result<Event<T>, Error>) -> Option<Result<Event<T>, Error>> {
+        if self.is_over {
+            return None;
         }
-        tokio::time::sleep(wait).await;
-        longest = (longest * 2).min(MAX_WAIT);
+        match event {
+            Err(error) if !error.is_passing() => {
+                self.in_a_row += 1;
+                self.is_over = !self.has_seen || self.in_a_row > MAX_REFUSALS;
+                Some(Err(if self.is_over { error } else { Error { code: Code::Unavailable, ..error } }))
+            }
+            Ok(event) if !matches!(event, Event::Init) => {
+                *self = Self { has_seen: true, ..Self::default() };
+                Some(Ok(event))
+            }
+            other => Some(other),
+        }
     }
 }
 
@@ -510,10 +262,35 @@ fn of_watch(error: &watcher::Error) -> Error {
     }
 }
 
-fn no_answer() -> Error {
+pub(super) fn no_answer() -> Error {
     Error::new(Code::Unavailable, "no answer from the API server in time: it may have been carried out")
 }
 
-fn unavailable(error: &dyn std::error::Error) -> Error {
+pub(super) fn unavailable(error: &dyn std::error::Error) -> Error {
     Error::new(Code::Unavailable, format!("failed to reach the API server: {}", root(error)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_watch_ends_by_a_refusal_that_is_the_first_answer_or_stays() {
+        let refusal = || Err::<Event<()>, _>(Error::new(Code::Forbidden, "no"));
+        let code = |judged: Option<Result<Event<()>, Error>>| judged.and_then(Result::err).map(|error| error.code);
+        let mut refusals = Refusals::default();
+        assert!(matches!(refusals.judge(Ok(Event::<()>::Init)), Some(Ok(_))));
+        assert_eq!(code(refusals.judge(refusal())), Some(Code::Forbidden));
+        assert!(refusals.judge(Ok(Event::<()>::InitDone)).is_none());
+
+        let mut refusals = Refusals::default();
+        for _ in 0..2 {
+            assert!(refusals.judge(Ok(Event::<()>::InitDone)).is_some());
+            for _ in 0..MAX_REFUSALS {
+                assert_eq!(code(refusals.judge(refusal())), Some(Code::Unavailable));
+            }
+        }
+        assert_eq!(code(refusals.judge(refusal())), Some(Code::Forbidden));
+        assert!(refusals.judge(refusal()).is_none());
+    }
 }
