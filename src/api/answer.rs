@@ -197,7 +197,7 @@ pub struct TaskSummary {
     title: String,
     /// The newest version.
     context_version: u32,
-    /// `Pending`, `Running`, `Succeeded` or `Failed`.
+    #[schema(value_type = Phase)]
     phase: String,
     /// Pods of the run that have started.
     attempts: u32,
@@ -294,8 +294,6 @@ impl From<crate::crd::MarkdownFile> for File {
 /// Where a task stands.
 #[derive(Serialize, ToSchema, Clone, PartialEq)]
 pub struct Status {
-    /// `Pending`, `Running`, `Succeeded` or `Failed`.
-    #[schema(value_type = String)]
     phase: Phase,
     /// The version that `phase` speaks of.
     context_version: u32,
@@ -338,8 +336,7 @@ impl From<&TaskRun> for Status {
 #[derive(Serialize, ToSchema)]
 pub struct Run {
     context_version: u32,
-    /// `Succeeded`, `Failed`, `Superseded`, `Cancelled` or `Unknown`; absent while it goes on.
-    #[schema(value_type = Option<String>)]
+    /// How it ended; absent while it goes on.
     outcome: Option<Outcome>,
     job_name: Option<String>,
     attempts: u32,

@@ -7,7 +7,6 @@ use crate::task::{PmTask, Submission, Subtask};
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use utoipa::openapi::{Object, Type};
 use utoipa::{IntoParams, ToSchema};
 
 /// A task to submit.
@@ -218,10 +217,6 @@ pub struct Rollback {
     pub context_version: u32,
 }
 
-fn phases() -> Object {
-    Object::builder().schema_type(Type::String).enum_values(Some(["Pending", "Running", "Succeeded", "Failed"])).build()
-}
-
 /// Which tasks.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -231,7 +226,7 @@ pub struct ListTasks {
     #[param(max_length = 63, pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
     pub service: Option<String>,
     /// Only those in this phase.
-    #[param(schema_with = phases)]
+    #[param(inline)]
     pub phase: Option<Phase>,
     /// At most so many. Default: 100.
     #[param(minimum = 1, maximum = 500)]
