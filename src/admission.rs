@@ -5,6 +5,7 @@
 //! is `old`. It judges raw JSON through `Subject`, which ignores fields that it does not know: an
 //! object is never taken apart and put together again, which would drop fields of newer schemas.
 
+mod kept;
 mod markdown;
 mod mutate;
 mod review;
@@ -137,8 +138,8 @@ impl<'a> Subject<'a> {
     }
 
     /// The same, with `more` files beside those of `self`.
-    fn same_content_with(&self, more: &[&File<'_>], other: &Self) -> bool {
-        let files = self.files().iter().chain(more.iter().copied());
+    fn same_content_with(&self, more: &[File<'_>], other: &Self) -> bool {
+        let files = self.files().iter().chain(more);
         self.spec.agent_name == other.spec.agent_name
             && same_set(files.map(File::text).collect(), other.files().iter().map(File::text).collect())
             && same_set(self.env().iter().collect(), other.env().iter().collect())

@@ -34,6 +34,11 @@ pub const QUEUE_LABEL: &str = "kueue.x-k8s.io/queue-name";
 pub const QUEUE_ANNOTATION: &str = "orchestrator.io/queue-name";
 /// Annotation on a `TaskRun`: the user who caused its present `contextVersion`.
 pub const CHANGED_BY: &str = "orchestrator.io/context-changed-by";
+/// Annotation on a `TaskRun`: files, separated by commas, that a write removes though requests added them. It counts in
+/// the write that sets or changes it.
+pub const REMOVE_FILES: &str = "orchestrator.io/remove-files";
+/// Annotation on a run's ConfigMap: as a JSON object, which request added which file.
+pub const REQUEST_IDS: &str = "orchestrator.io/request-ids";
 /// Label on all that belongs to a run: `{service}-{task}`, shared by all runs of the task. Our Jobs and
 /// pods are watched and listed by it.
 pub const TASK_LABEL: &str = "orchestrator.io/task";

@@ -13,9 +13,9 @@ mod submission;
 mod summary;
 mod version;
 
-pub use context::{MAX_REQUEST_ID, Room, added_by, is_request_id, next_filename, room, version_of};
+pub use context::{Held, MAX_REQUEST_ID, Room, added_by, held, is_request_id, next_filename, room, version_of};
 pub use error::{Code, Error};
-pub use history::{Change, Files, changes, rolled_back};
+pub use history::{Change, Files, changes, files_of, rollback, texts};
 pub use log::{LogSource, latest_log, next_log};
 pub use name::parse_name;
 pub use pm_task::{PmTask, Subtask, parse_task_master};

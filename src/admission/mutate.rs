@@ -1,7 +1,7 @@
 //! Mutating admission: the next `contextVersion`, who caused it, and on creation the labels and the
-//! finalizer, which saves the reconciler a write. A file that a request of somebody else added is put back
-//! where a writer may not have seen it.
+//! finalizer, which saves the reconciler a write.
 
+use super::kept::keep;
 use super::{File, Metadata, Subject};
 use crate::crd::{CHANGED_BY, FINALIZER, is_label};
 use json_patch::jsonptr::PointerBuf;
@@ -71,49 +71,29 @@ fn update(new: &Subject<'_>, old: &Subject<'_>, writer: Writer<'_>) -> Mutation 
     let mut mutation = Mutation::default();
     let before = old.spec.context_version.unwrap_or(0);
     let written = new.spec.context_version;
-    let says_next = written == Some(before.saturating_add(1));
-    let (kept, json) = if says_next { Default::default() } else { files_to_keep(new, old, writer) };
-    let moves = says_next || !new.same_content_with(&kept, old);
+    let kept = keep(new, old, writer);
+    let moves = written == Some(before.saturating_add(1)) || !new.same_content_with(&kept.files, old);
     let wanted = before.saturating_add(i64::from(moves));
-    let next = wanted.saturating_add(1);
-    mutation.keep(new, &kept, json, next);
+    mutation.warnings.extend(kept.warning());
+    mutation.patch.extend(kept.patch);
     if written != Some(wanted) && wanted > 0 {
         mutation.add(&["spec", "contextVersion"], json!(wanted));
         if written.is_some_and(|written| written != before) {
             mutation.warnings.push(format!(
-                "spec.contextVersion is managed, it is {wanted} now: leave it out, or write {next} to run the same context again"
+                "spec.contextVersion is managed, it is {wanted} now: leave it out, or write {} to run the same context again",
+                wanted.saturating_add(1)
             ));
         }
     }
     let changed_by = if moves { Some(writer.username) } else { old.annotation(CHANGED_BY) };
     mutation.set_changed_by(new, changed_by);
-    mutation.warnings.extend(removed_files_of_others(new, old, &kept, writer));
+    mutation.warnings.extend(removed_files_of_others(new, old, &kept.names, writer));
     mutation
 }
 
 impl Mutation {
     fn add(&mut self, path: &[&str], value: Value) {
-        let path = PointerBuf::from_tokens(path.iter().copied());
-        self.patch.push(PatchOperation::Add(AddOperation { path, value }));
-    }
-
-    /// Puts files back, as they are stored, and says how to remove one on purpose.
-    fn keep(&mut self, new: &Subject<'_>, files: &[&File<'_>], json: Vec<Value>, next: i64) {
-        if files.is_empty() {
-            return;
-        }
-        if new.spec.markdown_files.is_none() {
-            self.add(&["spec", "markdownFiles"], Value::Array(json));
-        } else {
-            for file in json {
-                self.add(&["spec", "markdownFiles", "-"], file);
-            }
-        }
-        let names: Vec<&str> = files.iter().map(|file| &*file.filename).collect();
-        self.warnings.push(format!(
-            "files that others added meanwhile were kept; to remove one, delete it and write contextVersion {next} in the same edit: {}",
-            names.join(", ")
-        ));
+        self.patch.push(add(path, value));
     }
 
     fn add_finalizer(&mut self, metadata: &Metadata<'_>) {
@@ -152,41 +132,21 @@ impl Mutation {
     }
 }
 
-/// The files that a write leaves out though others added them by requests, each with its JSON as it is stored.
-/// `kubectl edit` sends the whole list as it was when the editor opened, client-side `kubectl apply` the
-/// manifest's: neither need have seen them, and a review does not tell a patch from a replacement. A manager
-/// that applied a file may take it away, as server-side apply does with what is no longer in a manifest.
-fn files_to_keep<'a>(new: &Subject<'_>, old: &'a Subject<'_>, writer: Writer<'_>) -> (Vec<&'a File<'a>>, Vec<Value>) {
-    let gone = removed_files(new, old);
-    if gone.is_empty() {
-        return (vec![], vec![]);
-    }
-    let mut own = owners(&old.metadata);
-    own.retain(|owner| owner.applies && Some(owner.manager) == writer.manager);
-    let is_own = |file: &File<'_>| own.iter().any(|owner| owner.files.get(key(file)).is_some());
-    let added = gone.into_iter().filter(|file| !is_own(file)).filter_map(|file| {
-        let json: Value = serde_json::from_str(file.json?.get()).ok()?;
-        json["requestId"].is_string().then_some((file, json))
-    });
-    added.unzip()
+pub(super) fn add(path: &[&str], value: Value) -> PatchOperation {
+    let path = PointerBuf::from_tokens(path.iter().copied());
+    PatchOperation::Add(AddOperation { path, value })
 }
 
 /// A warning that names the files which this write removes though another manager put them there.
-fn removed_files_of_others(
-    new: &Subject<'_>,
-    old: &Subject<'_>,
-    kept: &[&File<'_>],
-    writer: Writer<'_>,
-) -> Option<String> {
-    let mut gone = removed_files(new, old);
-    gone.retain(|file| !kept.iter().any(|kept| kept.filename == file.filename));
+fn removed_files_of_others(new: &Subject<'_>, old: &Subject<'_>, kept: &[&str], writer: Writer<'_>) -> Option<String> {
+    let stay: BTreeSet<&str> = new.files().iter().map(|file| &*file.filename).chain(kept.iter().copied()).collect();
+    let gone: Vec<&File<'_>> = old.files().iter().filter(|file| !stay.contains(&*file.filename)).collect();
     if gone.is_empty() {
         return None;
     }
     let owners = owners(&old.metadata);
     let of_others = gone.into_iter().filter_map(|file| {
-        let key = key(file);
-        let is_of = |owner: &&Owner<'_>| Some(owner.manager) != writer.manager && owner.files.get(&key).is_some();
+        let is_of = |owner: &&Owner<'_>| Some(owner.manager) != writer.manager && owner.has(file);
         let owner = owners.iter().find(is_of)?;
         Some(format!("{} (added by {})", file.filename, owner.manager))
     });
@@ -194,25 +154,22 @@ fn removed_files_of_others(
     (!names.is_empty()).then(|| format!("this change removes files that others added: {}", names.join(", ")))
 }
 
-fn removed_files<'a>(new: &Subject<'_>, old: &'a Subject<'_>) -> Vec<&'a File<'a>> {
-    let stay: BTreeSet<&str> = new.files().iter().map(|file| &*file.filename).collect();
-    old.files().iter().filter(|file| !stay.contains(&*file.filename)).collect()
-}
-
-/// What stands for a file in `managedFields`.
-fn key(file: &File<'_>) -> String {
-    format!("k:{}", json!({ "filename": file.filename }))
-}
-
 /// A manager of `spec.markdownFiles`, with the part of its fields that is about them.
-struct Owner<'a> {
-    manager: &'a str,
-    /// By server-side apply: `kubectl edit` is one manager for everybody.
-    applies: bool,
+pub(super) struct Owner<'a> {
+    pub manager: &'a str,
+    /// By server-side apply.
+    pub applies: bool,
     files: Value,
 }
 
-fn owners<'a>(metadata: &'a Metadata<'_>) -> Vec<Owner<'a>> {
+impl Owner<'_> {
+    /// Whether it owns the file.
+    pub fn has(&self, file: &File<'_>) -> bool {
+        self.files.get(format!("k:{}", json!({ "filename": file.filename }))).is_some()
+    }
+}
+
+pub(super) fn owners<'a>(metadata: &'a Metadata<'_>) -> Vec<Owner<'a>> {
     let managers = metadata.managed_fields.iter().flatten();
     let owners = managers.filter_map(|entry| {
         let mut fields: Value = serde_json::from_str(entry.fields_v1?.get()).ok()?;

@@ -9,7 +9,7 @@ use super::request::{AddContext, ListTasks, Rerun, Rollback, SubmitTask};
 use super::{Errors, TaskPath};
 use crate::client::{Filter, PAGE};
 use crate::crd::is_label;
-use crate::task::{self, Code, Submission};
+use crate::task::{self, Code, Held, Submission};
 use actix_web::http::header::HeaderValue;
 use actix_web::web::{Bytes, Json, Path, Query};
 use actix_web::{HttpRequest, HttpResponse};
@@ -53,11 +53,8 @@ pub async fn add_context(caller: Caller, request: HttpRequest, task: Path<String
         Some(key) => idempotency_key(key)?,
     };
     let added = caller.add_context(&name, &body.additional_context, &request_id).await?;
-    let message = match (added.created, added.held) {
-        (false, _) => "Context was added before".to_owned(),
-        (true, None) => "Context added successfully".to_owned(),
-        (true, Some(why)) => format!("Context added successfully; it does not run yet: the task is {why}"),
-    };
+    let message = if added.created { "Context added successfully" } else { "Context was added before" };
+    let message = with_held(message, added.held);
     let data = ContextAdded {
         name: added.name,
         context_version: added.version,
@@ -65,6 +62,16 @@ pub async fn add_context(caller: Caller, request: HttpRequest, task: Path<String
         created: added.created,
     };
     Ok(Answer::ok(message, data))
+}
+
+/// What was done, and why it shows no effect yet.
+fn with_held(done: &str, held: Option<Held>) -> String {
+    match held {
+        None => done.to_owned(),
+        Some(Held::Cancelled) => format!("{done}; it does not run before the task is run again: it is cancelled"),
+        Some(Held::Suspended) => format!("{done}; it does not run before the task is resumed: it is suspended"),
+        Some(Held::Waiting) => format!("{done}; it runs when the run that goes on has ended"),
+    }
 }
 
 fn idempotency_key(key: &HeaderValue) -> Result<String> {
@@ -129,9 +136,9 @@ pub async fn history(caller: Caller, task: Path<String>) -> Result {
 pub async fn version(caller: Caller, path: Path<(String, u32)>) -> Result {
     let (task, context_version) = path.into_inner();
     let task_run = caller.get(&task::parse_name(&task)?).await?;
-    let files = caller.files(&task_run, context_version).await?.into_iter();
-    let file = |(filename, content)| File { filename, content, request_id: None };
-    let data = VersionFiles { name: task_run.name_any(), context_version, markdown_files: files.map(file).collect() };
+    let files = caller.files(&task_run, context_version).await?;
+    let markdown_files = files.into_iter().map(File::from).collect();
+    let data = VersionFiles { name: task_run.name_any(), context_version, markdown_files };
     Ok(Answer::ok("ok", data))
 }
 
@@ -155,7 +162,7 @@ pub async fn rerun(caller: Caller, task: Path<String>, body: Bytes) -> Result {
     let read = |body: &[u8]| serde_json::from_slice(body).map_err(|error| super::unreadable(&error));
     let rerun: Option<Rerun> = if body.is_empty() { None } else { read(&body)? };
     let task_run = caller.rerun(&name, rerun.unwrap_or_default().context_version).await?;
-    Ok(Answer::ok("Task is run again", Acted::from(&task_run)))
+    Ok(Answer::ok(with_held("Task is run again", task::held(&task_run)), Acted::from(&task_run)))
 }
 
 /// Suspend the task: its pod ends, and the run goes on when it is resumed.
@@ -171,7 +178,7 @@ pub async fn suspend(caller: Caller, task: Path<String>) -> Result {
     (status = 200, description = "is resumed", body = Answer<Acted>), Errors))]
 pub async fn resume(caller: Caller, task: Path<String>) -> Result {
     let task_run = caller.suspend(&task::parse_name(&task)?, false).await?;
-    Ok(Answer::ok("Task is resumed", Acted::from(&task_run)))
+    Ok(Answer::ok(with_held("Task is resumed", task::held(&task_run)), Acted::from(&task_run)))
 }
 
 /// Make the files of an older version the present ones, as the next version.
@@ -180,7 +187,8 @@ pub async fn resume(caller: Caller, task: Path<String>) -> Result {
 pub async fn rollback(caller: Caller, task: Path<String>, body: Json<Rollback>) -> Result {
     let version = body.context_version;
     let task_run = caller.rollback(&task::parse_name(&task)?, version).await?;
-    Ok(Answer::ok(format!("The files are those of version {version}"), Acted::from(&task_run)))
+    let message = format!("The files are those of version {version}");
+    Ok(Answer::ok(with_held(&message, task::held(&task_run)), Acted::from(&task_run)))
 }
 
 /// Delete a task and its history: its run ends first.

@@ -2,7 +2,7 @@
 
 use super::tasks::{Tasks, call, no_answer, unavailable};
 use crate::crd::TaskRun;
-use crate::task::{self, Code, Error, Submission};
+use crate::task::{self, Code, Error, Held, Submission};
 use kube::ResourceExt;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
@@ -29,8 +29,8 @@ pub struct Added {
     pub version: u32,
     /// Whether this request added it, and not an earlier one with the same id.
     pub created: bool,
-    /// Why the version will not be run as things are: `cancelled` or `suspended`.
-    pub held: Option<&'static str>,
+    /// What holds the version, if anything does.
+    pub held: Option<Held>,
 }
 
 /// The adds that wait for each other in this process, by task: otherwise all but one of them would be in vain.
@@ -90,24 +90,24 @@ impl Tasks {
         let Ok(_turn) = tokio::time::timeout_at(deadline, place.lock()).await else {
             return Err(Error::new(Code::Unavailable, "too many are adding to this task at once: try again"));
         };
-        let mut refused: Option<(u32, Error)> = None;
+        let mut refused = None;
         let mut may_be_stored = false;
         retried(deadline, Error::is_passing, async || {
             let task_run = self.get(name).await?;
-            let version = task_run.spec.context_version;
+            let seen = (task_run.metadata.uid.clone(), task_run.spec.context_version);
             if let Some(file) = task::added_by(&task_run, request_id) {
                 let is_same = file.content == text;
                 let found = added(&task_run, file.filename.clone(), may_be_stored);
                 return Ok(if is_same { Ok(found) } else { Err(reused()) });
             }
-            if let Some((_, error)) = refused.take().filter(|(refused, _)| *refused == version) {
+            if let Some((_, error)) = refused.take().filter(|(refused, _)| *refused == seen) {
                 return Ok(Err(error));
             }
             match self.append(&task_run, text, request_id).await {
                 // its condition did not hold, which nothing tells from other refusals: was it so?
                 Err(error) if error.code == Code::Invalid && error.violations.is_empty() => {
                     let again = Error::new(Code::Conflict, "the context has changed");
-                    refused = Some((version, error));
+                    refused = Some((seen, error));
                     Err(again)
                 }
                 Err(error) => {
@@ -122,9 +122,7 @@ impl Tasks {
 
     async fn append(&self, task_run: &TaskRun, text: &str, request_id: &str) -> Result<Added, Error> {
         let name = task_run.name_any();
-        if task_run.metadata.deletion_timestamp.is_some() {
-            return Err(Error::new(Code::NotFound, format!("TaskRun {name:?} is being deleted")));
-        }
+        is_there(task_run)?;
         let room = task::room(task_run);
         if !room.fits(text) {
             return Err(Error::too_large(&name, text.len(), room.bytes_left()));
@@ -150,7 +148,7 @@ impl Tasks {
     pub async fn suspend(&self, name: &str, suspend: bool) -> Result<TaskRun, Error> {
         self.change(name, |task_run| {
             let is_so = task_run.spec.suspend.unwrap_or_default() == suspend;
-            Ok((!is_so).then(|| json!({"suspend": suspend})))
+            Ok((!is_so).then(|| json!({"spec": {"suspend": suspend}})))
         })
         .await
     }
@@ -163,7 +161,7 @@ impl Tasks {
         self.change(name, |task_run| {
             let has_ended = task_run.present_run().is_some_and(|run| run.outcome.is_some());
             let is_so = has_ended || task_run.spec.cancel == Some(true);
-            Ok((!is_so).then(|| json!({"cancel": true})))
+            Ok((!is_so).then(|| json!({"spec": {"cancel": true}})))
         })
         .await
     }
@@ -178,11 +176,9 @@ impl Tasks {
             Some(version) => version,
             None => self.get(name).await?.spec.context_version,
         };
-        self.change(name, |task_run| match task_run.spec.context_version {
-            present if present != wanted => {
-                Err(Error::new(Code::Conflict, format!("the present version is {present}, not {wanted}")))
-            }
-            present => Ok(Some(json!({"contextVersion": present.saturating_add(1), "cancel": null}))),
+        self.change(name, |task_run| {
+            let present = unmoved(task_run, wanted)?;
+            Ok(Some(json!({"spec": {"contextVersion": present.saturating_add(1), "cancel": null}})))
         })
         .await
     }
@@ -191,14 +187,13 @@ impl Tasks {
     /// Nothing where they are the present ones.
     ///
     /// # Errors
-    /// `NotFound` if that version's files are not kept.
+    /// `NotFound` if that version's files are not kept, `Conflict` if the context changes meanwhile.
     pub async fn rollback(&self, name: &str, version: u32) -> Result<TaskRun, Error> {
-        let files = self.files(&self.get(name).await?, version).await?;
+        let seen = self.get(name).await?;
+        let files = self.files(&seen, version).await?;
         self.change(name, |task_run| {
-            let next = task_run.spec.context_version.saturating_add(1);
-            // the version says that what others have added is removed knowingly
-            let patch = |files| json!({"markdownFiles": files, "contextVersion": next, "cancel": null});
-            Ok(task::rolled_back(task_run, &files).map(patch))
+            unmoved(task_run, seen.spec.context_version)?;
+            Ok(task::rollback(task_run, &files))
         })
         .await
     }
@@ -215,7 +210,7 @@ impl Tasks {
         PatchParams { field_manager: Some(self.manager.to_owned()), ..PatchParams::default() }
     }
 
-    /// Patches the spec with what is decided on the object as it is, if anything.
+    /// Patches metadata and spec with what is decided on the object as it is, if anything.
     async fn change(
         &self,
         name: &str,
@@ -227,20 +222,32 @@ impl Tasks {
             |error| error.code == Code::Conflict,
             async || {
                 let task_run = self.get(name).await?;
-                let spec = match decide(&task_run) {
-                    Ok(Some(spec)) => spec,
+                is_there(&task_run)?;
+                let mut patch = match decide(&task_run) {
+                    Ok(Some(patch)) => patch,
                     Ok(None) => return Ok(Ok(task_run)),
                     Err(error) => return Ok(Err(error)),
                 };
-                let metadata =
-                    json!({"uid": task_run.metadata.uid, "resourceVersion": task_run.metadata.resource_version});
-                let params = PatchParams { field_manager: Some(self.manager.to_owned()), ..PatchParams::default() };
-                let patch = Patch::Merge(json!({"metadata": metadata, "spec": spec}));
-                call(self.api().patch(name, &params, &patch)).await.map(Ok)
+                patch["metadata"]["uid"] = json!(task_run.metadata.uid);
+                patch["metadata"]["resourceVersion"] = json!(task_run.metadata.resource_version);
+                call(self.api().patch(name, &self.manager(), &Patch::Merge(patch))).await.map(Ok)
             },
         )
         .await
     }
+}
+
+/// What is being deleted is as good as gone.
+fn is_there(task_run: &TaskRun) -> Result<(), Error> {
+    let gone = || Error::new(Code::NotFound, format!("TaskRun {:?} is being deleted", task_run.name_any()));
+    if task_run.metadata.deletion_timestamp.is_some() { Err(gone()) } else { Ok(()) }
+}
+
+/// The present version, which must be this one.
+fn unmoved(task_run: &TaskRun, wanted: u32) -> Result<u32, Error> {
+    let present = task_run.spec.context_version;
+    let moved = || Error::new(Code::Conflict, format!("the present version is {present}, not {wanted}"));
+    if present == wanted { Ok(present) } else { Err(moved()) }
 }
 
 fn reused() -> Error {
@@ -251,13 +258,8 @@ fn reused() -> Error {
 }
 
 fn added(task_run: &TaskRun, filename: String, created: bool) -> Added {
-    let spec = &task_run.spec;
-    let held = match (spec.cancel == Some(true), spec.suspend == Some(true)) {
-        (true, _) => Some("cancelled"),
-        (_, true) => Some("suspended"),
-        _ => None,
-    };
-    let version = task::version_of(&filename).unwrap_or(spec.context_version);
+    let version = task::version_of(&filename).unwrap_or(task_run.spec.context_version);
+    let held = task::held(task_run);
     Added { name: task_run.name_any(), filename, version, created, held }
 }
 

@@ -3,8 +3,8 @@
 use super::READ_TIMEOUT;
 use super::changes::Queues;
 use super::error::{CALL_TIMEOUT, root};
-use crate::crd::{TASK_RUN_UID_LABEL, TaskNames, TaskRun};
-use crate::task::{Code, Error, Files, Summary};
+use crate::crd::{MarkdownFile, TASK_RUN_UID_LABEL, TaskNames, TaskRun};
+use crate::task::{self, Code, Error, Summary};
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod};
 use kube::api::{ApiResource, DynamicObject, ListParams, Request};
@@ -110,10 +110,9 @@ impl Tasks {
     ///
     /// # Errors
     /// `NotFound` where they are not kept: it was passed over, is beyond `historyLimit`, or has never been.
-    pub async fn files(&self, task_run: &TaskRun, version: u32) -> Result<Files, Error> {
+    pub async fn files(&self, task_run: &TaskRun, version: u32) -> Result<Vec<MarkdownFile>, Error> {
         if version == task_run.spec.context_version {
-            let files = task_run.spec.markdown_files.iter();
-            return Ok(files.map(|file| (file.filename.clone(), file.content.clone())).collect());
+            return Ok(task_run.spec.markdown_files.clone());
         }
         let name = task_run.spec.run_id_of(version).to_string();
         let config_maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.namespace);
@@ -125,7 +124,7 @@ impl Tasks {
         };
         let found = call(config_maps.get_opt(&name)).await?.ok_or_else(missing)?;
         let is_ours = found.owner_references().iter().any(|owner| Some(&owner.uid) == task_run.metadata.uid.as_ref());
-        if is_ours { Ok(found.data.unwrap_or_default()) } else { Err(missing()) }
+        if is_ours { Ok(task::files_of(found)) } else { Err(missing()) }
     }
 
     /// One page of tasks, without their markdown: the API server sends their table.

@@ -184,7 +184,8 @@ pub struct MarkdownFile {
     pub content: String,
 
     /// Which request added the file: makes a retried add find its own. Not part of the content. A change
-    /// that leaves the file out removes it only if it writes the next `contextVersion`.
+    /// that leaves the file out removes it only if it names it in the annotation
+    /// `orchestrator.io/remove-files`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub request_id: Option<String>,

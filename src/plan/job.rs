@@ -4,7 +4,7 @@
 //! string: files are mounted, environment is passed as literal values.
 
 use crate::crd::{
-    Agent, EnvVar as TaskEnv, MANAGED_BY, QUEUE_ANNOTATION, QUEUE_LABEL, RELEASE_GATE, RunId, TASK_LABEL,
+    Agent, EnvVar as TaskEnv, MANAGED_BY, QUEUE_ANNOTATION, QUEUE_LABEL, RELEASE_GATE, REQUEST_IDS, RunId, TASK_LABEL,
     TASK_RUN_LABEL, TASK_RUN_UID_LABEL, TaskRun,
 };
 use k8s_openapi::api::batch::v1::{Job, JobSpec};
@@ -17,6 +17,8 @@ use kube::{Resource, ResourceExt};
 use std::collections::BTreeMap;
 
 /// Names of the volumes that the operator adds; an Agent may not use them.
+/// Most bytes of the annotation that says who added what: all annotations together may have 256 KiB.
+const MAX_REQUEST_IDS: usize = 128 * 1024;
 const CONTEXT_VOLUME: &str = "taskrun-context";
 const WORKSPACE_VOLUME: &str = "taskrun-workspace";
 /// A finished Job is kept this long at least: its end must be seen.
@@ -54,11 +56,19 @@ pub fn task_selector(run: &RunId) -> String {
 pub fn build_config_map(task_run: &TaskRun) -> ConfigMap {
     let files = task_run.spec.markdown_files.iter();
     ConfigMap {
-        metadata: run_metadata(task_run),
+        metadata: ObjectMeta { annotations: request_ids(task_run), ..run_metadata(task_run) },
         data: Some(files.map(|file| (file.filename.clone(), file.content.clone())).collect()),
         immutable: Some(true),
         ..ConfigMap::default()
     }
+}
+
+/// Who added what, so that a rollback brings it back with the files. Where there is no place for all, none is kept.
+fn request_ids(task_run: &TaskRun) -> Option<BTreeMap<String, String>> {
+    let files = task_run.spec.markdown_files.iter();
+    let ids: BTreeMap<_, _> = files.filter_map(|file| Some((&file.filename, file.request_id.as_ref()?))).collect();
+    let json = serde_json::to_string(&ids).ok().filter(|json| !ids.is_empty() && json.len() <= MAX_REQUEST_IDS)?;
+    Some(BTreeMap::from([(REQUEST_IDS.to_owned(), json)]))
 }
 
 /// The claim that all runs of the task share, if the Agent wants one. Nobody owns it: it outlives the

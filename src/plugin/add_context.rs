@@ -5,7 +5,7 @@ use super::object::full_name;
 use super::submit::read_text;
 use super::{TaskArg, in_namespace};
 use crate::client::{Added, Tasks};
-use crate::task::{MAX_REQUEST_ID, is_request_id};
+use crate::task::{Held, MAX_REQUEST_ID, is_request_id};
 use clap::Args;
 use clap::builder::ValueHint;
 use std::io::{Write, stdout};
@@ -68,10 +68,13 @@ fn sentence(added: &Added) -> String {
         false => format!("unchanged: this request added {filename} before, as version {version}"),
     };
     match added.held {
-        Some("cancelled") => {
+        Some(Held::Cancelled) => {
             format!("{what}; it is cancelled and does not run before \"kubectl taskrun rerun {name}\"")
         }
-        Some(held) => format!("{what}; it is {held} and does not run before \"kubectl taskrun resume {name}\""),
+        Some(Held::Suspended) => {
+            format!("{what}; it is suspended and does not run before \"kubectl taskrun resume {name}\"")
+        }
+        Some(Held::Waiting) => format!("{what}; it runs when the run that goes on has ended"),
         None => what,
     }
 }
@@ -98,8 +101,8 @@ mod tests {
         };
         assert_eq!(sentence(&added(true, None)), "version 3: added context-v3.md");
         assert!(sentence(&added(false, None)).ends_with("this request added context-v3.md before, as version 3"));
-        assert!(sentence(&added(true, Some("cancelled"))).contains("rerun task-7"));
-        assert!(sentence(&added(true, Some("suspended"))).contains("resume task-7"));
+        assert!(sentence(&added(true, Some(Held::Cancelled))).contains("rerun task-7"));
+        assert!(sentence(&added(true, Some(Held::Suspended))).contains("resume task-7"));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::text::harmless_line;
 use super::{TaskArg, in_namespace};
 use crate::client::Tasks;
 use crate::crd::TaskRun;
-use crate::task::{Files, changes, versions};
+use crate::task::{Files, changes, texts, versions};
 use anstyle::{AnsiColor, Style};
 use clap::Args;
 use similar::{ChangeTag, TextDiff};
@@ -49,7 +49,10 @@ pub async fn run(args: DiffArgs, tasks: &Tasks) -> Result<ExitCode, Error> {
     let ((old, before), (new, after)) = match (args.old, args.new) {
         (Some(old), new) => {
             let new = new.unwrap_or(present);
-            let fetch = async |version| tasks.files(&task_run, version).await.map_err(|error| Error::at(tasks, error));
+            let fetch = async |version| match tasks.files(&task_run, version).await {
+                Ok(files) => Ok(texts(&files)),
+                Err(error) => Err(Error::at(tasks, error)),
+            };
             ((old, fetch(old).await?), (new, fetch(new).await?))
         }
         (None, _) => last_two(tasks, &task_run).await?,

@@ -81,7 +81,7 @@ pub async fn kept_files(
     let (mut kept, mut refused) = (BTreeMap::new(), None);
     while let Some((number, files)) = found.next().await {
         match files {
-            Ok(files) => drop(kept.insert(number, files)),
+            Ok(files) => drop(kept.insert(number, task::texts(&files))),
             Err(error) if error.code == Code::NotFound => {}
             Err(error) if error.code == Code::Forbidden => refused = Some(error),
             Err(error) => return Err(error),

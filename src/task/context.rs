@@ -38,6 +38,27 @@ pub fn added_by<'a>(task_run: &'a TaskRun, request_id: &str) -> Option<&'a Markd
     task_run.spec.markdown_files.iter().find(|file| file.request_id.as_deref() == Some(request_id))
 }
 
+/// Why the present version does not run as things are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Held {
+    /// It runs when the task is run again.
+    Cancelled,
+    /// It runs when the task is resumed.
+    Suspended,
+    /// It runs when an older run has ended (`AfterCompletion`).
+    Waiting,
+}
+
+/// What holds the present version, if anything does.
+#[must_use]
+pub fn held(task_run: &TaskRun) -> Option<Held> {
+    match (task_run.spec.cancel == Some(true), task_run.spec.suspend == Some(true)) {
+        (true, _) => Some(Held::Cancelled),
+        (_, true) => Some(Held::Suspended),
+        _ => task_run.run_waited_for().map(|_| Held::Waiting),
+    }
+}
+
 /// What still fits into a context, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Room {
@@ -57,7 +78,8 @@ impl Room {
     /// Bytes of plain text that are left.
     #[must_use]
     pub fn bytes_left(&self) -> usize {
-        self.content.min(self.json.saturating_sub(FILE_OVERHEAD))
+        // the quotes are JSON, too
+        self.content.min(self.json.saturating_sub(FILE_OVERHEAD + 2))
     }
 }
 

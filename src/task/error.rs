@@ -147,7 +147,7 @@ impl Error {
     #[must_use]
     pub fn too_large(name: &str, bytes: usize, left: usize) -> Self {
         let message = format!(
-            "the text has {bytes} bytes, and the context of {name:?} has {left} left ('<', '>' and '&' take six): \
+            "the text has {bytes} bytes, and the context of {name:?} has {left} left (as JSON: '<', '>' and '&' take six, line ends two): \
              shorten it, or take files away"
         );
         Self { bytes_left: Some(left), ..Self::new(Code::TooLarge, message) }

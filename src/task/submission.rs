@@ -67,6 +67,12 @@ impl Submission {
                 Some(_) => {}
             }
         }
+        // but for what requests have added since
+        let is_ours = |stored: &&MarkdownFile| {
+            stored.request_id.is_some() || self.files.iter().any(|file| file.filename == stored.filename)
+        };
+        let others = spec.markdown_files.iter().filter(|stored| !is_ours(stored));
+        found.extend(others.map(|stored| format!("{} is there besides", stored.filename)));
         let sorted = |env: &[EnvVar]| -> BTreeMap<String, String> {
             env.iter().map(|variable| (variable.name.clone(), variable.value.clone())).collect()
         };
@@ -122,6 +128,15 @@ mod tests {
         other.files[1].filename = "new.md".into();
         other.env.clear();
         let found = other.differences(&stored);
-        assert_eq!(found, ["agent_name is \"agent\" there", "task.md differs", "new.md is not there", "env differs"]);
+        assert_eq!(
+            found,
+            [
+                "agent_name is \"agent\" there",
+                "task.md differs",
+                "new.md is not there",
+                "prompt.md is there besides",
+                "env differs"
+            ]
+        );
     }
 }

@@ -426,7 +426,7 @@ fn a_task_is_followed_acted_on_and_taken_back() {
     assert_eq!(caller.get("/pm/tasks/400/logs").status, 200);
     let mut log = caller.open("GET", "/pm/tasks/400/logs?follow=true", "", "");
     wait_line(&mut log, "first line");
-    caller.add("400", "more", None).ok();
+    caller.add("400", "more", Some("note-1")).ok();
     ns.wait_phase("taskrun/task-400", 2, "Running");
     ns.log(&pod(2), "second line");
     wait_line(&mut log, "==> version 2, pod ");
@@ -440,27 +440,33 @@ fn a_task_is_followed_acted_on_and_taken_back() {
     assert_eq!(files(&stored).len(), 1, "what was added is taken away, knowingly");
     let history = caller.get("/pm/tasks/400/history/2");
     assert_eq!(history.ok()["markdown_files"].as_array().expect("files").len(), 2);
+    assert_eq!(caller.post("/pm/tasks/400/rollback", &json!({"context_version": 2})).ok()["context_version"], 4);
+    ns.wait_phase("taskrun/task-400", 4, "Running");
+    let again = caller.add("400", "more", Some("note-1"));
+    assert_eq!((&again.ok()["created"], &again.ok()["filename"]), (&json!(false), &json!("context-v2.md")));
+    assert_eq!(caller.post("/pm/tasks/400/rollback", &json!({"context_version": 1})).ok()["context_version"], 5);
+    assert_eq!(files(&ns.wait_phase("taskrun/task-400", 5, "Running")).len(), 1, "once more");
     caller.post("/pm/tasks/400/rollback", &json!({"context_version": 7})).is(404, "not_found");
 
     caller.post("/pm/tasks/400/suspend", &json!({})).ok();
     ns.wait("taskrun/task-400", "suspended", |task| task["status"]["conditions"].to_string().contains("\"Suspended\""));
     caller.post("/pm/tasks/400/resume", &json!({})).ok();
-    ns.wait_phase("taskrun/task-400", 3, "Running");
-    caller.post("/pm/tasks/400/cancel", &json!({})).says("is cancelled").ok();
-    ns.wait_phase("taskrun/task-400", 3, "Failed");
-    caller.add("400", "later", None).says("it does not run yet: the task is cancelled").ok();
-    assert_eq!(caller.post("/pm/tasks/400/rerun", &json!({"context_version": 4})).ok()["context_version"], 5);
-    caller.post("/pm/tasks/400/rerun", &json!({"context_version": 4})).is(409, "conflict");
     ns.wait_phase("taskrun/task-400", 5, "Running");
+    caller.post("/pm/tasks/400/cancel", &json!({})).says("is cancelled").ok();
+    ns.wait_phase("taskrun/task-400", 5, "Failed");
+    caller.add("400", "later", None).says("it does not run before the task is run again: it is cancelled").ok();
+    assert_eq!(caller.post("/pm/tasks/400/rerun", &json!({"context_version": 6})).ok()["context_version"], 7);
+    caller.post("/pm/tasks/400/rerun", &json!({"context_version": 6})).is(409, "conflict");
+    ns.wait_phase("taskrun/task-400", 7, "Running");
 
     let listed = caller.get("/pm/tasks?phase=Running&service=auth-service");
     let tasks = listed.ok()["tasks"].as_array().expect("tasks");
     let task = tasks.iter().find(|task| task["name"] == "task-400").expect("listed");
-    assert_eq!((&task["context_version"], &task["title"]), (&json!(5), &json!("Refresh tokens")));
+    assert_eq!((&task["context_version"], &task["title"]), (&json!(7), &json!("Refresh tokens")));
     assert!(task["started_at"].is_string());
     let runs = caller.get("/pm/tasks/400/history").ok()["runs"].clone();
     let outcomes: Vec<&str> = runs.as_array().expect("runs").iter().filter_map(|run| run["outcome"].as_str()).collect();
-    assert_eq!(outcomes, ["Superseded", "Superseded", "Cancelled", "Superseded"]);
+    assert_eq!(outcomes, ["Superseded", "Superseded", "Superseded", "Superseded", "Cancelled", "Superseded"]);
 
     caller.send("DELETE", "/pm/tasks/400", "", "").ok();
     wait_line(&mut events, "event: deleted");

@@ -55,7 +55,7 @@ fn an_edit_keeps_a_file_that_was_added_while_the_editor_was_open() {
     let apply = format!("-n {} apply --server-side --field-manager=r1", ns.name);
     let addition = addition(&added("context-v2.md", "r1"));
     let output = ns.cluster.kubectl_edit_while(&["-n", &ns.name, TASK], "'s/: do it/: do it well/'", &apply, &addition);
-    let warning = "Warning: files that others added meanwhile were kept; to remove one, delete it and write contextVersion 4 in the same edit: context-v2.md\n";
+    let warning = "Warning: files that others added were kept; to remove one, name it in the annotation orchestrator.io/remove-files in the same edit: context-v2.md\n";
     assert!(output.stderr.contains(warning), "{}", output.stderr);
     output.ok();
     assert_eq!(stored(&ns), (with_added("do it well"), json!(3)));
@@ -64,25 +64,30 @@ fn an_edit_keeps_a_file_that_was_added_while_the_editor_was_open() {
     let output = ns.edit(TASK, &format!("'{delete}'"));
     assert!(output.stderr.contains(warning), "{}", output.stderr);
     assert_eq!(stored(&ns), (with_added("do it well"), json!(3)));
-    ns.edit(TASK, &format!("'{delete};s/contextVersion: 3/contextVersion: 4/'")).ok();
+    let name_it = "s,^  annotations:$,  annotations:\\n    orchestrator.io/remove-files: context-v2.md,";
+    ns.edit(TASK, &format!("'{delete};{name_it}'")).ok();
     assert_eq!(stored(&ns), (markdown(&[("task.md", "do it well"), ("prompt.md", "now")]), json!(4)));
 }
 
 #[tokio::test]
-async fn an_old_manifest_keeps_what_requests_added_unless_it_writes_the_next_version() {
+async fn an_old_manifest_keeps_what_requests_added_unless_it_names_it() {
     let ns = Cluster::shared().namespace(&json!({}));
     ns.kubectl_on(&["apply"], &manifest("do it")).ok();
     add(&ns, added("context-v2.md", "r1"), "r1").await;
     for (command, text, version) in [("apply", "do it well", 3), ("apply", "do it well", 3), ("replace", "do it", 4)] {
         let output = ns.kubectl_on(&[command], &manifest(text));
-        assert!(output.stderr.contains("Warning: files that others added meanwhile were kept"), "{}", output.stderr);
+        assert!(output.stderr.contains("Warning: files that others added were kept"), "{}", output.stderr);
         output.ok();
         assert_eq!(stored(&ns), (with_added(text), json!(version)), "{command}");
     }
     let mut next = manifest("do it");
     next["spec"]["contextVersion"] = json!(5);
     ns.kubectl_on(&["replace"], &next).ok();
-    assert_eq!(stored(&ns), (next["spec"]["markdownFiles"].clone(), json!(5)));
+    assert_eq!(stored(&ns), (with_added("do it"), json!(5)), "a version may be there by accident");
+    next["metadata"]["annotations"] = json!({"orchestrator.io/remove-files": "context-v2.md"});
+    next["spec"].as_object_mut().expect("a spec").remove("contextVersion");
+    ns.kubectl_on(&["replace"], &next).ok();
+    assert_eq!(stored(&ns), (next["spec"]["markdownFiles"].clone(), json!(6)));
 }
 
 #[tokio::test]

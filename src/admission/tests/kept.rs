@@ -2,10 +2,10 @@
 
 use super::*;
 
-const KEPT: &str = "files that others added meanwhile were kept; to remove one, delete it and write contextVersion";
+const KEPT: &str = "files that others added were kept; to remove one, name it in the annotation orchestrator.io/remove-files in the same edit:";
 
 fn added(name: &str) -> Value {
-    json!({"filename": name, "content": "More.", "requestId": "r-1", "future": {"a": [1, 1.5, null]}})
+    json!({"filename": name, "content": "More.", "requestId": format!("r-{name}"), "future": {"a": [1, 1.5, null]}})
 }
 
 /// Version 3 with two files that a request added, by this entry of managedFields.
@@ -36,16 +36,14 @@ fn a_write_that_leaves_out_what_others_added_does_not_remove_it() {
         ("nothing else", stored(3), 3),
         ("no version", with(stored(3), "/spec/contextVersion", Value::Null), 3),
         ("another version", with(stored(3), "/spec/contextVersion", json!(9)), 3),
+        ("the next version", with(stored(3), "/spec/contextVersion", json!(4)), 4),
         ("an edit", with(stored(3), "/spec/markdownFiles/0/content", json!("# Do it well")), 4),
     ] {
         let answer = mutate(&new, Some(&old));
         let object = patched(&new, &answer);
         assert_eq!(outcome(&new, &answer), (all.map(str::to_owned).to_vec(), json!(version)), "{what}");
         assert_eq!(object["spec"]["markdownFiles"][2], added("context-v2.md"), "{what}: as it was stored");
-        assert_eq!(
-            answer.warnings[0],
-            format!("{KEPT} {} in the same edit: context-v2.md, context-v3.md", version + 1)
-        );
+        assert_eq!(answer.warnings[0], format!("{KEPT} context-v2.md, context-v3.md"));
         assert_eq!(mutate(&object, Some(&old)).patch, None, "{what}: once");
     }
 }
@@ -64,11 +62,56 @@ fn an_absent_or_empty_list_gets_them_back() {
 }
 
 #[test]
-fn whoever_writes_the_next_version_removes_them() {
-    let new = with(stored(3), "/spec/contextVersion", json!(4));
-    let answer = mutate(&new, Some(&with_added("pm-r-1", "Apply")));
-    assert_eq!(outcome(&new, &answer), (vec!["task.md".to_owned(), "more.md".to_owned()], json!(4)));
-    assert_eq!(answer.warnings, ["this change removes files that others added: context-v2.md (added by pm-r-1)"]);
+fn whoever_names_them_in_the_same_write_removes_them() {
+    let remove = |object: Value, names: &str| {
+        let mut object = object;
+        object["metadata"]["annotations"][crate::crd::REMOVE_FILES] = json!(names);
+        object
+    };
+    let old = with_added("pm-r-1", "Apply");
+    let new = remove(stored(3), "v4, context-v2.md");
+    let answer = mutate(&new, Some(&old));
+    let left = ["task.md", "more.md", "context-v3.md"].map(str::to_owned).to_vec();
+    assert_eq!(outcome(&new, &answer), (left, json!(4)));
+    let gone = "this change removes files that others added: context-v2.md (added by pm-r-1)";
+    assert_eq!(answer.warnings, [&format!("{KEPT} context-v3.md"), gone]);
+    assert_eq!(mutate(&patched(&new, &answer), Some(&old)).patch, None);
+
+    // what an earlier write has named does not count for a later one
+    let old = remove(old, "v4, context-v2.md");
+    assert_eq!(outcome(&new, &mutate(&new, Some(&old))).0.len(), 4);
+}
+
+#[test]
+fn another_file_of_its_name_does_not_take_its_place() {
+    let old = with_added("pm-r-1", "Apply");
+    let mut new = old.clone();
+    let mine = json!({"filename": "context-v2.md", "content": "Mine."});
+    new["spec"]["markdownFiles"][1] = mine.clone();
+    let answer = mutate(&new, Some(&old));
+    let object = patched(&new, &answer);
+    let names = ["task.md", "context-v2.md", "more.md", "context-v3.md", "context-v2-2.md"];
+    assert_eq!(outcome(&new, &answer), (names.map(str::to_owned).to_vec(), json!(4)));
+    assert_eq!(object["spec"]["markdownFiles"][1], mine);
+    assert_eq!(object["spec"]["markdownFiles"][4], with(added("context-v2.md"), "/filename", json!("context-v2-2.md")));
+    assert_eq!(answer.warnings, [format!("{KEPT} context-v2-2.md")]);
+    assert_eq!(mutate(&object, Some(&old)).patch, None);
+}
+
+#[test]
+fn a_request_that_was_left_out_is_put_back_and_one_that_was_seen_may_be_edited_and_renamed() {
+    let old = with_added("pm-r-1", "Apply");
+    let mut new = old.clone();
+    new["spec"]["markdownFiles"][1]["requestId"].take();
+    new["spec"]["markdownFiles"][1].as_object_mut().unwrap().remove("requestId");
+    let answer = mutate(&new, Some(&old));
+    assert_eq!(patched(&new, &answer)["spec"], old["spec"]);
+    assert_eq!(answer.warnings, Vec::<String>::new());
+    for (field, value) in [("content", "Less."), ("filename", "review.md")] {
+        let new = with(old.clone(), &format!("/spec/markdownFiles/1/{field}"), json!(value));
+        let answer = mutate(&new, Some(&old));
+        assert_eq!(patched(&new, &answer)["spec"]["markdownFiles"], new["spec"]["markdownFiles"], "{field}");
+    }
 }
 
 #[test]

@@ -1,0 +1,123 @@
+//! Files that requests added stay where a write leaves them out.
+//!
+//! `kubectl edit` sends the whole list as it was when the editor opened, client-side `kubectl apply` the manifest's:
+//! neither need have seen what was added meanwhile, and a review does not tell a patch from a replacement. Whoever
+//! means it says so, by a sign that no old manifest carries by accident.
+
+use super::mutate::{Writer, add, owners};
+use super::{File, Subject};
+use crate::crd::REMOVE_FILES;
+use json_patch::PatchOperation;
+use serde_json::{Value, json};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What is put back into a write.
+#[derive(Debug, Default)]
+pub(super) struct Kept<'a> {
+    /// The files, by the names that they have then.
+    pub files: Vec<File<'a>>,
+    /// Their names in the old object.
+    pub names: Vec<&'a str>,
+    /// What puts them back, as they are stored.
+    pub patch: Vec<PatchOperation>,
+}
+
+impl Kept<'_> {
+    /// Which they are, and how to remove one on purpose.
+    pub fn warning(&self) -> Option<String> {
+        let names: Vec<&str> = self.files.iter().map(|file| &*file.filename).collect();
+        let names = names.join(", ");
+        (!names.is_empty()).then(|| {
+            format!("files that others added were kept; to remove one, name it in the annotation {REMOVE_FILES} in the same edit: {names}")
+        })
+    }
+}
+
+/// The files of requests that a write leaves out, replaces by others of their names, or takes the request's id from.
+/// A manager that applied a file may take it away, as server-side apply does with what is no longer in a manifest.
+pub(super) fn keep<'a>(new: &Subject<'_>, old: &'a Subject<'_>, writer: Writer<'_>) -> Kept<'a> {
+    let mut kept = Kept::default();
+    let added: Vec<(&File<'_>, String)> =
+        old.files().iter().filter_map(|file| Some((file, request_id(file)?))).collect();
+    if added.is_empty() {
+        return kept;
+    }
+    let ids: Vec<Option<String>> = new.files().iter().map(request_id).collect();
+    let at: BTreeMap<&str, usize> = new.files().iter().enumerate().map(|(i, file)| (&*file.filename, i)).collect();
+    let mut taken: BTreeSet<String> =
+        old.files().iter().chain(new.files()).map(|file| file.filename.clone().into_owned()).collect();
+    let known: BTreeSet<&str> = old.files().iter().map(|file| &*file.filename).collect();
+    let renamed: BTreeSet<&String> = new
+        .files()
+        .iter()
+        .zip(&ids)
+        .filter(|(file, _)| !known.contains(&*file.filename))
+        .filter_map(|(_, id)| id.as_ref())
+        .collect();
+    let (named, own) = (named_to_be_removed(new, old), applied_by(old, writer));
+    for (file, id) in added {
+        let place = at.get(&*file.filename).copied();
+        let is_there = place.is_some_and(|i| ids[i].as_ref() == Some(&id)) || renamed.contains(&id);
+        if is_there || named.contains(&&*file.filename) || own.contains(&*file.filename) {
+            continue;
+        }
+        match place {
+            Some(i) if ids[i].is_none() && new.files()[i].content == file.content => {
+                kept.patch.push(add(&["spec", "markdownFiles", &i.to_string(), "requestId"], json!(id)));
+            }
+            Some(_) => kept.put_back(file, free_name(&file.filename, &mut taken)),
+            None => kept.put_back(file, file.filename.to_string()),
+        }
+    }
+    if new.spec.markdown_files.is_none() && !kept.patch.is_empty() {
+        kept.patch.insert(0, add(&["spec", "markdownFiles"], json!([])));
+    }
+    kept
+}
+
+impl<'a> Kept<'a> {
+    fn put_back(&mut self, file: &'a File<'_>, name: String) {
+        let stored = file.json.and_then(|json| serde_json::from_str(json.get()).ok());
+        let mut stored: Value = stored.unwrap_or_default();
+        stored["filename"] = json!(name);
+        self.patch.push(add(&["spec", "markdownFiles", "-"], stored));
+        self.names.push(&file.filename);
+        self.files.push(File { filename: Cow::Owned(name), content: Cow::Borrowed(&file.content), json: None });
+    }
+}
+
+/// The request that added a file.
+fn request_id(file: &File<'_>) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Id {
+        #[serde(rename = "requestId")]
+        request_id: Value,
+    }
+    let id: Id = serde_json::from_str(file.json?.get()).ok()?;
+    id.request_id.as_str().map(str::to_owned)
+}
+
+/// The files that this write names as to be removed. What an earlier one named does not count again.
+fn named_to_be_removed<'a>(new: &'a Subject<'_>, old: &Subject<'_>) -> Vec<&'a str> {
+    let names = new.annotation(REMOVE_FILES).filter(|names| old.annotation(REMOVE_FILES) != Some(names));
+    names.into_iter().flat_map(|names| names.split(',')).map(str::trim).collect()
+}
+
+/// The files that the writer's manager has applied. An owner by `Update` does not count: `kubectl-edit` is one manager
+/// for everybody.
+fn applied_by<'a>(old: &'a Subject<'_>, writer: Writer<'_>) -> BTreeSet<&'a str> {
+    let mut owners = owners(&old.metadata);
+    owners.retain(|owner| owner.applies && Some(owner.manager) == writer.manager);
+    let is_own = |file: &&File<'_>| owners.iter().any(|owner| owner.has(file));
+    old.files().iter().filter(is_own).map(|file| &*file.filename).collect()
+}
+
+/// A name beside a file that somebody else called so meanwhile.
+fn free_name(name: &str, taken: &mut BTreeSet<String>) -> String {
+    let stem = name.strip_suffix(".md").unwrap_or(name);
+    let mut names = (2_u32..).map(|number| format!("{stem}-{number}.md"));
+    let free = names.find(|name| !taken.contains(name)).unwrap_or_default();
+    taken.insert(free.clone());
+    free
+}
