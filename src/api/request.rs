@@ -124,7 +124,10 @@ pub struct Repository {
 impl SubmitTask {
     /// Whether it holds a secret, which is not stored.
     pub fn has_token(&self) -> bool {
-        self.repository.as_ref().is_some_and(|repository| repository.token.is_some())
+        let is_secret = |url: &String| without_user(url) != *url;
+        let holds =
+            |repository: &Repository| repository.token.is_some() || repository.url.as_ref().is_some_and(is_secret);
+        self.repository.as_ref().is_some_and(holds)
     }
 }
 
@@ -167,7 +170,7 @@ impl SubmitTask {
     fn environment(&self) -> Vec<EnvVar> {
         let repository = self.repository.as_ref();
         let of_repository = [
-            ("REPOSITORY_URL", repository.and_then(|repository| repository.url.clone())),
+            ("REPOSITORY_URL", repository.and_then(|repository| repository.url.as_deref().map(without_user))),
             ("REPOSITORY_BRANCH", repository.and_then(|repository| repository.branch.clone())),
             ("REPOSITORY_USER", repository.and_then(|repository| repository.github_user.clone())),
         ];
@@ -189,6 +192,14 @@ impl SubmitTask {
         all.extend(self.env.clone());
         all.into_iter().map(|(name, value)| EnvVar { name, value }).collect()
     }
+}
+
+/// A URL without `user:password@`, where tokens stand (RFC 3986, 3.2.1).
+fn without_user(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    format!("{scheme}://{host}{path}")
 }
 
 /// Context to add.
@@ -253,4 +264,22 @@ pub struct ReadLog {
     /// The container, otherwise the pod's default one.
     #[param(max_length = 63)]
     pub container: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_user;
+
+    #[test]
+    fn a_url_is_stored_without_what_may_be_a_token() {
+        for (url, stored) in [
+            ("https://x:tok@git.test/a/b", "https://git.test/a/b"),
+            ("https://tok@git.test:8443?a=b@c", "https://git.test:8443?a=b@c"),
+            ("https://git.test/a@b", "https://git.test/a@b"),
+            ("git@git.test:a/b.git", "git@git.test:a/b.git"),
+            ("", ""),
+        ] {
+            assert_eq!(without_user(url), stored);
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! The log of a task, as one stream over all its runs.
 
 use super::tasks::{Tasks, call};
-use crate::crd::TaskRun;
+use crate::crd::{Outcome, TaskRun};
 use crate::task::{self, Code, Error, LogSource};
 use futures::{AsyncReadExt, StreamExt};
 use kube::ResourceExt;
@@ -37,6 +37,8 @@ pub enum LogItem {
     Begins(LogSource),
     /// Text.
     Bytes(Vec<u8>),
+    /// Nothing yet, and why.
+    Waits(String),
 }
 
 impl Tasks {
@@ -60,7 +62,7 @@ impl Tasks {
         let task_run = self.get(name).await?;
         let mut news = pin!(self.watch(Some(name)));
         let (mut last, mut seen): (Option<LogSource>, _) = (None, BTreeSet::new());
-        let mut is_over = false;
+        let (mut is_over, mut has_told) = (false, false);
         loop {
             let pods = self.pods(&task_run).await?;
             let source = match &last {
@@ -77,6 +79,10 @@ impl Tasks {
                 (None, Some(_)) if is_over || !options.follow => return Ok(()),
                 (None, None) if is_over || !options.follow => {
                     return Err(Error::new(Code::NotFound, no_log(&task_run, options.version)));
+                }
+                (None, None) if !has_told => {
+                    has_told = true;
+                    let _ = sink.send(Ok(LogItem::Waits(no_log(&task_run, options.version)))).await;
                 }
                 (None, _) => {}
             }
@@ -125,11 +131,23 @@ impl Tasks {
 }
 
 fn no_log(task_run: &TaskRun, version: Option<u32>) -> String {
-    let message = task_run.status.as_ref().and_then(|status| status.message.clone());
-    let what = version.map(|version| format!(" of version {version}")).unwrap_or_default();
-    format!(
-        "TaskRun {:?} has no log{what}: no pod that has started is there{}",
-        task_run.name_any(),
-        message.map(|message| format!(" ({message})")).unwrap_or_default()
-    )
+    let (name, present) = (task_run.name_any(), task_run.spec.context_version);
+    let status = task_run.status.as_ref();
+    let run = version.and_then(|version| status?.run(version));
+    match (version, run.and_then(|run| run.outcome)) {
+        (Some(version), _) if version > present => {
+            format!("TaskRun {name:?} has no version {version}: the newest is {present}")
+        }
+        (Some(version), Some(Outcome::Superseded)) => {
+            format!("version {version} of TaskRun {name:?} was superseded: its pod and its log are gone")
+        }
+        (Some(version), Some(_)) => {
+            format!("the pod of version {version} of TaskRun {name:?} is gone, and its log with it")
+        }
+        _ => {
+            let message =
+                status.and_then(|status| status.message.clone()).unwrap_or_else(|| "not looked at yet".to_owned());
+            format!("TaskRun {name:?} has no log yet: {message}")
+        }
+    }
 }

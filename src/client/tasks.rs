@@ -3,7 +3,7 @@
 use super::READ_TIMEOUT;
 use super::changes::Queues;
 use super::error::{CALL_TIMEOUT, root};
-use crate::crd::{MarkdownFile, TASK_RUN_UID_LABEL, TaskNames, TaskRun};
+use crate::crd::{Agent, MarkdownFile, TASK_RUN_UID_LABEL, TaskNames, TaskRun};
 use crate::task::{self, Code, Error, Summary};
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod};
@@ -114,6 +114,10 @@ impl Tasks {
         if version == task_run.spec.context_version {
             return Ok(task_run.spec.markdown_files.clone());
         }
+        let present = task_run.spec.context_version;
+        if version > present || version == 0 {
+            return Err(Error::new(Code::NotFound, format!("there is no version {version}: the newest is {present}")));
+        }
         let name = task_run.spec.run_id_of(version).to_string();
         let config_maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.namespace);
         let missing = || {
@@ -170,6 +174,12 @@ impl Tasks {
             "" => Api::all_with(client, &resource),
             namespace => Api::namespaced_with(client, namespace, &resource),
         }
+    }
+
+    /// Whether the Agent is certainly not there: the task waits for it then.
+    pub async fn lacks_agent(&self, name: &str) -> bool {
+        let agents: Api<Agent> = Api::namespaced(self.client.clone(), &self.namespace);
+        matches!(call(agents.get_metadata_opt(name)).await, Ok(None))
     }
 
     /// Whether the namespace is certainly not there: a list in it is merely empty then.

@@ -1,6 +1,7 @@
 //! `kubectl taskrun logs`: what a task's pods write, as it is.
 
-use super::error::Error;
+use super::error::{Error, note};
+use super::text::harmless;
 use super::{TaskArg, in_namespace};
 use crate::client::{LogItem, LogOptions, Tasks};
 use crate::task::LogSource;
@@ -60,6 +61,7 @@ pub async fn run(args: LogsArgs, tasks: &Tasks) -> Result<ExitCode, Error> {
                 out.write_all(&bytes)?;
                 out.flush()?;
             }
+            Ok(LogItem::Waits(why)) => note(&format!("waiting: {}", harmless(&why))),
             Err(error) => return Err(in_namespace(&tasks, error).await),
         }
     }

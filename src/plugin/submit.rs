@@ -1,6 +1,6 @@
 //! `kubectl taskrun submit`: a task from files.
 
-use super::error::Error;
+use super::error::{Error, note};
 use super::in_namespace;
 use super::object::{Format, print_changed};
 use crate::client::User;
@@ -71,7 +71,16 @@ pub async fn run(args: SubmitArgs, user: &User) -> Result<ExitCode, Error> {
     let submission = args.submission()?;
     let tasks = user.tasks(names).await?;
     match tasks.submit(&submission).await {
-        Ok((task_run, created)) => print_changed(&task_run, if created { "created" } else { "unchanged" }, output)?,
+        Ok((task_run, created)) => {
+            print_changed(&task_run, if created { "created" } else { "unchanged" }, output)?;
+            let agent = &task_run.spec.agent_name;
+            if created && tasks.lacks_agent(agent).await {
+                note(&format!(
+                    "warning: there is no Agent {agent:?} in namespace {:?}: the task waits for it",
+                    tasks.namespace
+                ));
+            }
+        }
         Err(error) => return Err(in_namespace(&tasks, error).await),
     }
     Ok(ExitCode::SUCCESS)

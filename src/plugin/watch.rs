@@ -14,6 +14,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::DynamicObject;
 use kube::runtime::watcher::Event;
 use std::io::{IsTerminal, Write, stdout};
+use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
@@ -24,13 +25,16 @@ const WIDTHS: [usize; 7] = [12, 14, 7, 9, 8, 7, 7];
 /// Shells have 128 + SIGINT for a command that Ctrl-C ended.
 const INTERRUPTED: u8 = 130;
 
+/// Seconds.
+const FOREVER: u64 = 365 * 24 * 3600;
+
 /// What `watch` takes.
 #[derive(Args)]
 #[command(after_help = "Ends by Ctrl-C or, with --until-done, when nothing is to come any more.
 
 Examples:
   kubectl taskrun watch
-  kubectl taskrun watch 7 8 --until-done && echo both succeeded")]
+  kubectl taskrun watch 7 8 --until-done --timeout 3600 && echo both succeeded")]
 pub struct WatchArgs {
     /// Tasks to watch, otherwise all of the namespace
     #[arg(value_name = "TASK", value_parser = task::parse_name, add = ArgValueCompleter::new(completion::tasks))]
@@ -38,6 +42,9 @@ pub struct WatchArgs {
     /// End when all of them are at rest; the exit code is 1 if one did not succeed
     #[arg(long)]
     until_done: bool,
+    /// End after so many seconds all the same, with exit code 1
+    #[arg(long, value_name = "SECONDS", requires = "until_done", value_parser = clap::value_parser!(u64).range(1..))]
+    timeout: Option<u64>,
 }
 
 /// What a watch of this name saw.
@@ -51,11 +58,15 @@ pub async fn run(args: WatchArgs, tasks: &Tasks) -> Result<ExitCode, Error> {
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let mut resized = signal(SignalKind::window_change())?;
     let mut tick = tokio::time::interval(Duration::from_secs(1));
+    let mut end = pin!(tokio::time::sleep(Duration::from_secs(args.timeout.unwrap_or(FOREVER))));
     loop {
         let changed = tokio::select! {
             biased;
             _ = interrupt.recv() => return screen.end(INTERRUPTED),
             _ = terminate.recv() => return screen.end(INTERRUPTED),
+            () = &mut end, if args.timeout.is_some() => {
+                return Err(Error::Input("timed out before all of them were at rest".to_owned()));
+            }
             next = news.next() => match next {
                 Some((watch, event)) => take(&mut board, &mut screen, watch.as_ref(), event, tasks).await?,
                 None => return Err(Error::Input("the watch has ended".to_owned())),

@@ -128,10 +128,12 @@ impl Error {
             field: cause.field.clone(),
             message: cause.message.clone(),
         };
+        // which says only that some rules were not looked at
+        let causes: Vec<_> = causes.iter().filter(|cause| cause.field != "<nil>").collect();
         let told = details.map(|details| details.retry_after_seconds).filter(|seconds| *seconds > 0);
         let error = Self::new(code, message);
         Self {
-            violations: if code == Code::Invalid { causes.iter().map(violation).collect() } else { vec![] },
+            violations: if code == Code::Invalid { causes.into_iter().map(violation).collect() } else { vec![] },
             retry_after: error.retry_after.map(|least| told.unwrap_or(least)),
             ..error
         }

@@ -299,7 +299,7 @@ fn old_clients_bodies_are_taken_as_they_are() {
     let mut later = old_request(1002, "agent");
     let more = json!({"model": "opus", "working_directory": "src", "prompt_mode": "append",
         "agent_tools": [{"name": "bash", "enabled": true}], "local_tools": "a,b", "tool_config": null,
-        "repository": {"url": "https://git.example.test/a", "branch": "main", "githubUser": "bot", "token": "ghp-secret"}});
+        "repository": {"url": "https://bot:ghp-secret@git.example.test/a", "branch": "main", "githubUser": "bot", "token": "ghp-secret"}});
     later.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
     caller.post("/pm/tasks", &later).says("repository.token was not stored").ok();
     let stored = replicas.ns.get("taskrun/task-1002");
@@ -356,7 +356,7 @@ fn each_refusal_has_its_status_and_its_reason() {
     submitter.post("/pm/tasks", &old_request(300, "agent")).is(409, "already_exists").says("cannot be compared");
 
     all.add("999", "more", None).is(404, "not_found").says("\"task-999\" not found");
-    all.get("/pm/tasks/300/history/7").is(404, "not_found").says("version 7");
+    all.get("/pm/tasks/300/history/7").is(404, "not_found").says("there is no version 7: the newest is 1");
     all.get("/nowhere").is(404, "not_found");
     let put = all.send("PUT", "/pm/tasks", "", "");
     assert!(put.is(405, "method_not_allowed").head.contains("allow: GET, POST"), "{}", put.head);
@@ -432,7 +432,7 @@ fn a_task_is_followed_acted_on_and_taken_back() {
     wait_line(&mut log, "==> version 2, pod ");
     wait_line(&mut log, "second line");
     wait_line(&mut events, "\"latest_context_version\":2");
-    caller.get("/pm/tasks/400/logs?version=9").is(404, "not_found").says("no log of version 9");
+    caller.get("/pm/tasks/400/logs?version=9").is(404, "not_found").says("has no version 9");
 
     assert_eq!(caller.post("/pm/tasks/400/rollback", &json!({"context_version": 1})).ok()["context_version"], 3);
     assert_eq!(caller.post("/pm/tasks/400/rollback", &json!({"context_version": 1})).ok()["context_version"], 3);

@@ -187,7 +187,10 @@ fn a_log_goes_on_over_the_runs_that_come() {
     assert_eq!(taskrun(&ns, &["logs", "7"]).ok(), "two\nthree\n");
     assert_eq!(taskrun(&ns, &["logs", "7", "--version", "2", "--tail", "1"]).ok(), "three\n");
     let refused = taskrun(&ns, &["logs", "7", "--version", "1"]).refused();
-    assert!(refused.contains("has no log of version 1"), "{refused}");
+    assert!(
+        refused.contains("version 1 of TaskRun \"task-7\" was superseded: its pod and its log are gone"),
+        "{refused}"
+    );
 }
 
 #[test]
