@@ -6,6 +6,7 @@
 
 mod answer;
 mod caller;
+mod gate;
 mod request;
 mod stream;
 mod tasks;
@@ -15,6 +16,7 @@ pub use caller::Sessions;
 
 use crate::task::Code;
 use actix_web::error::{JsonPayloadError, PathError, QueryPayloadError};
+use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 use actix_web::web::{self, JsonConfig, PathConfig, PayloadConfig, QueryConfig, ServiceConfig};
 use actix_web::{HttpResponse, Resource, middleware};
 use answer::Failure;
@@ -26,6 +28,8 @@ use utoipa_swagger_ui::SwaggerUi;
 /// Most bytes of a request's body: the largest context, escaped as JSON.
 const MAX_BODY: usize = 4 * 1024 * 1024;
 const BASE: &str = "/api/v1";
+/// Most characters of what a library says of a request: it may quote it.
+const MAX_QUOTE: usize = 200;
 
 /// What the handlers need.
 #[derive(Clone)]
@@ -88,6 +92,7 @@ pub(crate) enum Errors {
         tasks::version, tasks::cancel, tasks::rerun, tasks::suspend, tasks::resume, tasks::rollback,
         stream::events, stream::logs
     ),
+    components(schemas(answer::Failure)),
     security(("token" = [])),
     modifiers(&Finish)
 )]
@@ -111,27 +116,39 @@ pub fn routes(config: &mut ServiceConfig) {
         .app_data(PayloadConfig::new(MAX_BODY))
         .app_data(PathConfig::default().error_handler(|error, _| of_path(&error).into()))
         .app_data(QueryConfig::default().error_handler(|error, _| of_query(&error).into()))
-        .service(SwaggerUi::new("/api/v1/docs/{_:.*}").url("/api/v1/openapi.json", Document::openapi()))
+        .service(web::redirect("/api/v1/docs", "/api/v1/docs/"))
+        .service(page())
         .service(resource("/health", "GET").get(health))
         .service(
             web::scope(BASE)
                 .wrap(middleware::from_fn(trace::trace))
                 .service(resource("/health", "GET").get(health))
-                .service(resource("/pm/tasks", "GET, POST").get(tasks::list).post(tasks::submit))
-                .service(resource("/pm/tasks/{task}", "GET, DELETE").get(tasks::get).delete(tasks::delete))
-                .service(resource("/pm/tasks/{task}/status", "GET").get(tasks::status))
-                .service(resource("/pm/tasks/{task}/context", "POST").post(tasks::add_context))
-                .service(resource("/pm/tasks/{task}/history", "GET").get(tasks::history))
-                .service(resource("/pm/tasks/{task}/history/{version}", "GET").get(tasks::version))
-                .service(resource("/pm/tasks/{task}/events", "GET").get(stream::events))
-                .service(resource("/pm/tasks/{task}/logs", "GET").get(stream::logs))
-                .service(resource("/pm/tasks/{task}/cancel", "POST").post(tasks::cancel))
-                .service(resource("/pm/tasks/{task}/rerun", "POST").post(tasks::rerun))
-                .service(resource("/pm/tasks/{task}/suspend", "POST").post(tasks::suspend))
-                .service(resource("/pm/tasks/{task}/resume", "POST").post(tasks::resume))
-                .service(resource("/pm/tasks/{task}/rollback", "POST").post(tasks::rollback)),
+                .service(web::scope("/pm").wrap(middleware::from_fn(gate::admit)).configure(tasks_routes)),
         )
         .default_service(web::to(nowhere));
+}
+
+/// The page. Its validator, a site that it would send the description's address to, is off.
+fn page() -> SwaggerUi {
+    let page = SwaggerUi::new("/api/v1/docs/{_:.*}").url("/api/v1/openapi.json", Document::openapi());
+    page.config(utoipa_swagger_ui::Config::default().validator_url("none"))
+}
+
+fn tasks_routes(config: &mut ServiceConfig) {
+    config
+        .service(resource("/tasks", "GET, POST").get(tasks::list).post(tasks::submit))
+        .service(resource("/tasks/{task}", "GET, DELETE").get(tasks::get).delete(tasks::delete))
+        .service(resource("/tasks/{task}/status", "GET").get(tasks::status))
+        .service(resource("/tasks/{task}/context", "POST").post(tasks::add_context))
+        .service(resource("/tasks/{task}/history", "GET").get(tasks::history))
+        .service(resource("/tasks/{task}/history/{version}", "GET").get(tasks::version))
+        .service(resource("/tasks/{task}/events", "GET").get(stream::events))
+        .service(resource("/tasks/{task}/logs", "GET").get(stream::logs))
+        .service(resource("/tasks/{task}/cancel", "POST").post(tasks::cancel))
+        .service(resource("/tasks/{task}/rerun", "POST").post(tasks::rerun))
+        .service(resource("/tasks/{task}/suspend", "POST").post(tasks::suspend))
+        .service(resource("/tasks/{task}/resume", "POST").post(tasks::resume))
+        .service(resource("/tasks/{task}/rollback", "POST").post(tasks::rollback));
 }
 
 async fn health() -> HttpResponse {
@@ -148,8 +165,32 @@ async fn nowhere() -> Result<HttpResponse, Failure> {
     Err(Failure::new(Code::NotFound, "there is no such path: see /api/v1/docs/"))
 }
 
+/// A header that a request may have once: of two, one would be dropped in silence.
+fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a HeaderValue>, Failure> {
+    let mut values = headers.get_all(name);
+    match (values.next(), values.next()) {
+        (_, Some(_)) => Err(Failure::new(Code::InvalidRequest, format!("the header {name} must not be sent twice"))),
+        (value, None) => Ok(value),
+    }
+}
+
 fn unreadable(error: &serde_json::Error) -> Failure {
-    Failure::new(Code::InvalidRequest, format!("the body cannot be read: {error}"))
+    Failure::new(Code::InvalidRequest, format!("the body cannot be read: {}", without_quotes(error)))
+}
+
+/// What is wrong with a body, not what stands in it: that may be a secret.
+fn without_quotes(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let is_about_fields = ["unknown field", "missing field", "duplicate field"].iter().any(|it| text.starts_with(it));
+    match text.rsplit_once(", expected") {
+        _ if is_about_fields || !error.is_data() => cut(&text),
+        Some((_, expected)) => cut(&format!("expected{expected}")),
+        None => format!("line {} column {}", error.line(), error.column()),
+    }
+}
+
+fn cut(text: &str) -> String {
+    text.chars().take(MAX_QUOTE).collect()
 }
 
 fn of_json(error: &JsonPayloadError) -> Failure {
@@ -166,21 +207,21 @@ fn too_large() -> Failure {
 }
 
 fn of_path(error: &PathError) -> Failure {
-    Failure::new(Code::InvalidRequest, format!("the path cannot be read: {error}"))
+    Failure::new(Code::InvalidRequest, format!("the path cannot be read: {}", cut(&error.to_string())))
 }
 
 fn of_query(error: &QueryPayloadError) -> Failure {
-    Failure::new(Code::InvalidRequest, format!("the query cannot be read: {error}"))
+    Failure::new(Code::InvalidRequest, format!("the query cannot be read: {}", cut(&error.to_string())))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use actix_web::{App, test};
 
-    /// Whoever calls what is described meets a handler: it asks for a token first.
+    /// Whoever calls what is described meets a handler: it asks who calls first.
     #[actix_web::test]
     async fn every_path_that_is_described_is_served() {
+        use actix_web::{App, test};
         let app = test::init_service(App::new().configure(routes)).await;
         let document = serde_json::to_value(Document::openapi()).expect("JSON");
         let paths = document["paths"].as_object().expect("paths");
@@ -191,12 +232,42 @@ mod tests {
                 let request =
                     test::TestRequest::default().uri(&path).method(method.to_uppercase().parse().expect("a method"));
                 let status = test::call_service(&app, request.to_request()).await.status();
-                assert_eq!(status, 503, "{method} {path}: no handler looked for its state");
+                assert_eq!(status, 503, "{method} {path}: no handler looked for its caller");
                 count += 1;
             }
         }
         assert_eq!(count, 15);
         let page = test::TestRequest::get().uri("/api/v1/docs/").to_request();
         assert_eq!(test::call_service(&app, page).await.status(), 200);
+    }
+
+    #[test]
+    fn every_type_that_is_spoken_of_is_described() {
+        let document = serde_json::to_value(Document::openapi()).expect("JSON");
+        let text = document.to_string();
+        let names = text.split("#/components/schemas/").skip(1);
+        let names: Vec<&str> = names.filter_map(|rest| rest.split('"').next()).collect();
+        assert!(names.contains(&"Failure"));
+        for name in names {
+            assert!(document["components"]["schemas"][name].is_object(), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_body_does_not_quote_it() {
+        let long = "x".repeat(1_000);
+        for (body, told) in [
+            (r#"{"context_version": "se, expected cret"}"#, "expected u32 at line 1 column 39"),
+            (r#"{"context_version": -7}"#, "expected u32 at line 1 column 22"),
+            (r#"{"contextVersion": "secret"}"#, "unknown field `contextVersion`, expected `context_version` at"),
+            ("{}", "missing field `context_version` at line 1 column 2"),
+            (r#"{"context_version": 1, "context_version": 2}"#, "duplicate field `context_version`"),
+            (r#"{"context_version": secret}"#, "expected value at line 1 column 21"),
+            (&format!("{{\"{long}\": 1}}"), "unknown field `xxx"),
+        ] {
+            let error = serde_json::from_str::<request::Rollback>(body).err().expect("an error");
+            let said = without_quotes(&error);
+            assert!(said.starts_with(told) && said.len() <= MAX_QUOTE && !said.contains("cret"), "{body}: {said}");
+        }
     }
 }

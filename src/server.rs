@@ -13,15 +13,18 @@ use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-/// Longer than the 90 s for which the API server keeps an idle connection: the side that closes first
+/// Of the webhook. Longer than the 90 s for which the API server keeps an idle connection: the side that closes first
 /// loses a request now and then.
 const KEEP_ALIVE: Duration = Duration::from_mins(2);
 /// Workers of the webhook: a review is short and needs no I/O.
 const WEBHOOK_WORKERS: usize = 2;
 /// Workers of the PM API, which waits for the API server most of the time.
 const API_WORKERS: usize = 2;
-/// Connections that one of these serves at once.
-const API_CONNECTIONS: usize = 1_000;
+/// Connections that one of these serves at once: each may cost one to the API server as well, and what the webhook
+/// needs must be left.
+const API_CONNECTIONS: usize = 128;
+/// How long a caller's idle connection is kept.
+const API_KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// The longest that a request in flight is waited for at the end.
 const STOP_SECONDS: u64 = 15;
 
@@ -68,7 +71,9 @@ pub fn api(addr: SocketAddr, tls: Option<rustls::ServerConfig>, state: api::Stat
     let server = HttpServer::new(move || App::new().app_data(Data::new(state.clone())).configure(api::routes))
         .workers(API_WORKERS)
         .max_connections(API_CONNECTIONS)
-        .keep_alive(KEEP_ALIVE)
+        .keep_alive(API_KEEP_ALIVE)
+        // or a client that goes away would not end its streams
+        .h1_allow_half_closed(false)
         .shutdown_timeout(STOP_SECONDS)
         .disable_signals();
     let server = match tls {

@@ -31,7 +31,7 @@ impl<T: Serialize> Answer<T> {
 }
 
 /// A bad answer.
-#[derive(Serialize, ToSchema, Debug)]
+#[derive(Serialize, ToSchema, Clone, Debug)]
 pub struct Failure {
     /// `false`.
     success: bool,
@@ -54,7 +54,7 @@ pub struct Failure {
 }
 
 /// A field that is wrong.
-#[derive(Serialize, ToSchema, Debug)]
+#[derive(Serialize, ToSchema, Clone, Debug)]
 pub struct Wrong {
     /// Its path.
     field: String,
@@ -299,6 +299,8 @@ pub struct Status {
     context_version: u32,
     /// The newest version.
     latest_context_version: u32,
+    /// Whether the task is being deleted: its run ends first.
+    deleting: bool,
     job_name: Option<String>,
     attempts: u32,
     message: String,
@@ -321,6 +323,7 @@ impl From<&TaskRun> for Status {
             phase: status.phase.unwrap_or(Phase::Pending),
             context_version: status.context_version.unwrap_or(latest),
             latest_context_version: latest,
+            deleting: task_run.metadata.deletion_timestamp.is_some(),
             job_name: status.job_name,
             attempts: status.attempts.unwrap_or_default(),
             message: status.message.unwrap_or_else(|| "Task has not started yet".to_owned()),

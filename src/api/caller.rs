@@ -1,20 +1,20 @@
 //! Whose request it is: the bearer token goes on to the API server, which judges it at every call.
 //!
-//! A client for each token is kept for a while, under the token's hash; being in here proves nothing.
+//! A client for each token is kept for a while, under the token's hash. It is kept once the API server knew the
+//! token; what the caller may do is not known here.
 
-use super::State;
 use super::answer::Failure;
 use crate::task::Code;
 use actix_web::dev::Payload;
-use actix_web::http::header::AUTHORIZATION;
-use actix_web::web::Data;
-use actix_web::{FromRequest, HttpRequest};
+use actix_web::http::header::{AUTHORIZATION, HeaderMap};
+use actix_web::{FromRequest, HttpMessage, HttpRequest};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use k8s_openapi::jiff::Timestamp;
 use moka::Expiry;
+use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use ring::digest::{SHA256, digest};
 use serde::Deserialize;
@@ -23,33 +23,64 @@ use std::num::NonZeroU32;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
 
 use crate::client::{Endpoint, Tasks};
 
 /// Most tokens whose clients are kept.
-const SESSIONS: u64 = 500;
+const SESSIONS: u64 = 200;
 /// The longest that a client is kept; a token that ends earlier takes its client with it.
 const LIFE: Duration = Duration::from_mins(10);
 /// How many seconds of requests may come at once.
 const BURST_SECONDS: u32 = 4;
+/// Tokens a second that the API server is asked about, and how many at once: each costs a client and a call, and
+/// anybody can make them up.
+const NEW_TOKENS: (NonZeroU32, NonZeroU32) =
+    (NonZeroU32::new(20).expect("not 0"), NonZeroU32::new(100).expect("not 0"));
+/// Most streams that a caller reads at once.
+const STREAMS: usize = 16;
 
 /// The callers of the last minutes.
 #[derive(Clone)]
 pub struct Sessions {
     endpoint: Endpoint,
     quota: Quota,
-    known: Cache<[u8; 32], Arc<Session>>,
+    new_tokens: Arc<DefaultDirectRateLimiter>,
+    /// Tokens that the API server is being asked about: once for all requests that wait for it.
+    asked: Cache<Key, Arc<OnceCell<Proof>>>,
+    known: Cache<Key, Arc<Session>>,
 }
+
+/// SHA-256 of a token.
+type Key = [u8; 32];
+type Proof = Result<Arc<Session>, Failure>;
 
 struct Session {
     tasks: Tasks,
+    user: Option<String>,
     limit: DefaultDirectRateLimiter,
+    streams: Arc<Semaphore>,
     life: Duration,
 }
 
 /// Whoever sent a request: his tasks, with his rights.
+#[derive(Clone)]
 pub struct Caller {
     session: Arc<Session>,
+}
+
+impl Caller {
+    /// What the API server calls him, if it told.
+    pub fn user(&self) -> Option<&str> {
+        self.session.user.as_deref()
+    }
+
+    /// To be held for as long as a stream goes on.
+    pub fn stream(&self) -> Result<OwnedSemaphorePermit, Failure> {
+        let message = || format!("at most {STREAMS} streams (events, logs) at once: close one of yours");
+        let permit = self.session.streams.clone().try_acquire_owned();
+        permit.map_err(|_| Failure::new(Code::RateLimited, message()))
+    }
 }
 
 impl Deref for Caller {
@@ -65,49 +96,62 @@ impl Sessions {
     #[must_use]
     pub fn new(endpoint: Endpoint, per_second: NonZeroU32) -> Self {
         let quota = Quota::per_second(per_second).allow_burst(per_second.saturating_mul(BURST));
-        let known = Cache::builder().max_capacity(SESSIONS).expire_after(Lives).build();
-        Self { endpoint, quota, known }
+        let new_tokens = Arc::new(RateLimiter::direct(Quota::per_second(NEW_TOKENS.0).allow_burst(NEW_TOKENS.1)));
+        let known = Cache::builder().max_capacity(SESSIONS).eviction_policy(EvictionPolicy::lru());
+        let known = known.expire_after(Lives).build();
+        Self { endpoint, quota, new_tokens, asked: Cache::new(SESSIONS), known }
     }
 
-    fn caller(&self, request: &HttpRequest) -> Result<Caller, Failure> {
-        let header = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    /// Whose token a request has, if he may send one now.
+    pub async fn caller(&self, headers: &HeaderMap) -> Result<Caller, Failure> {
+        let header = super::only(headers, &AUTHORIZATION)?.and_then(|value| value.to_str().ok());
         let token = header.and_then(bearer).ok_or_else(|| {
             Failure::new(
                 Code::Unauthenticated,
                 "send a Kubernetes token: Authorization: Bearer TOKEN (kubectl create token …)",
             )
         })?;
-        let session = self.session(token)?;
-        session.limit.check().map_err(|not_until| {
-            let wait = not_until.wait_time_from(DefaultClock::default().now());
-            Failure::too_many(wait)
-        })?;
+        let session = self.session(token).await?;
+        check(&session.limit)?;
         Ok(Caller { session })
     }
 
-    fn session(&self, token: &str) -> Result<Arc<Session>, Failure> {
-        let mut key = [0; 32];
+    async fn session(&self, token: &str) -> Proof {
+        let mut key = Key::default();
         key.copy_from_slice(digest(&SHA256, token.as_bytes()).as_ref());
         if let Some(known) = self.known.get(&key) {
             return Ok(known);
         }
-        #[expect(clippy::disallowed_methods, reason = "the token's end is a time of day")]
-        let now = Timestamp::now();
-        let session = Session {
-            tasks: self.endpoint.tasks(token)?,
-            limit: RateLimiter::direct(self.quota),
-            life: life(token, now),
-        };
-        Ok(self.known.get_with(key, || Arc::new(session)))
+        let asked = self.asked.get_with(key, Arc::default);
+        let session = asked.get_or_init(|| self.prove(key, token)).await.clone();
+        self.asked.invalidate(&key);
+        session
     }
+
+    /// Keeps a session for a token that the API server knows.
+    async fn prove(&self, key: Key, token: &str) -> Proof {
+        check(&self.new_tokens)?;
+        let tasks = self.endpoint.tasks(token)?;
+        let user = tasks.fetch_user().await?;
+        #[expect(clippy::disallowed_methods, reason = "the token's end is a time of day")]
+        let life = life(token, Timestamp::now());
+        let (limit, streams) = (RateLimiter::direct(self.quota), Arc::new(Semaphore::new(STREAMS)));
+        let session = Arc::new(Session { tasks, user, limit, streams, life });
+        self.known.insert(key, session.clone());
+        Ok(session)
+    }
+}
+
+fn check(limit: &DefaultDirectRateLimiter) -> Result<(), Failure> {
+    limit.check().map_err(|not_until| Failure::too_many(not_until.wait_time_from(DefaultClock::default().now())))
 }
 
 const BURST: NonZeroU32 = NonZeroU32::new(BURST_SECONDS).expect("not 0");
 
 struct Lives;
 
-impl Expiry<[u8; 32], Arc<Session>> for Lives {
-    fn expire_after_create(&self, _: &[u8; 32], session: &Arc<Session>, _: Instant) -> Option<Duration> {
+impl Expiry<Key, Arc<Session>> for Lives {
+    fn expire_after_create(&self, _: &Key, session: &Arc<Session>, _: Instant) -> Option<Duration> {
         Some(session.life)
     }
 }
@@ -138,9 +182,8 @@ impl FromRequest for Caller {
     type Future = Ready<Result<Self, Failure>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        let state = request.app_data::<Data<State>>();
-        let missing = || Failure::new(Code::Unavailable, "starting");
-        ready(state.ok_or_else(missing).and_then(|state| state.sessions.caller(request)))
+        let caller = request.extensions().get::<Self>().cloned();
+        ready(caller.ok_or_else(|| Failure::new(Code::Unavailable, "starting")))
     }
 }
 

@@ -31,6 +31,7 @@ const AHEAD: usize = 4;
     (status = 200, description = "events", body = String, content_type = "text/event-stream"), Errors))]
 pub async fn events(caller: Caller, state: Data<State>, task: Path<String>) -> Result<HttpResponse, Failure> {
     let name = task::parse_name(&task)?;
+    let held = caller.stream()?;
     caller.get(&name).await?;
     let (sender, mut receiver) = channel(AHEAD);
     let news = caller.watch(Some(&name));
@@ -41,9 +42,9 @@ pub async fn events(caller: Caller, state: Data<State>, task: Path<String>) -> R
         }
     });
     let first = first(&mut receiver).await?;
-    let parts = stream::iter(first).chain(rest(receiver)).map(|part| match part {
-        Ok(part) => Ok::<_, Infallible>(part),
-        Err(error) => Ok(event("error", &Failure::from(error))),
+    let parts = stream::iter(first).chain(rest(receiver)).map(move |part| {
+        let _ = &held; // until the stream is dropped
+        Ok::<_, Infallible>(part.unwrap_or_else(|error| event("error", &Failure::from(error))))
     });
     Ok(HttpResponse::Ok()
         .content_type("text/event-stream")
@@ -67,7 +68,10 @@ async fn tell(news: impl Stream<Item = Result<Event<DynamicObject>, Error>>, sen
                     Ok(part)
                 }
             },
-            Ok(Some(Ok(Event::Delete(_)))) => Ok(event("deleted", &())),
+            Ok(Some(Ok(Event::Delete(_)))) => {
+                let _ = sender.send(Ok(event("deleted", &()))).await;
+                return;
+            }
             Ok(Some(Err(error))) if !error.is_passing() => Err(error),
             Ok(Some(_)) => continue,
         };
@@ -118,22 +122,25 @@ pub async fn logs(
         tail: query.tail_lines.map(i64::from),
         container: query.container.clone(),
     };
+    let held = caller.stream()?;
     let (sender, mut receiver) = channel(AHEAD);
     let tasks = caller.clone();
     rt::spawn(async move { tasks.logs(&name, &options, &sender).await });
     let first = first(&mut receiver).await?;
     let mut is_first = true;
     let text = stream::iter(first).chain(rest(receiver)).filter_map(move |item| {
-        let was_first = std::mem::take(&mut is_first);
-        std::future::ready(text(item, was_first).map(Ok::<_, Infallible>))
+        let _ = &held; // until the stream is dropped
+        std::future::ready(text(item, &mut is_first).map(Ok::<_, Infallible>))
     });
     Ok(HttpResponse::Ok().content_type("text/plain; charset=utf-8").streaming(text.take_until(state.stop.clone())))
 }
 
-fn text(item: Result<LogItem, Error>, is_first: bool) -> Option<Bytes> {
+/// The first log alone needs no title.
+fn text(item: Result<LogItem, Error>, is_first: &mut bool) -> Option<Bytes> {
     match item {
         Ok(LogItem::Bytes(bytes)) => Some(Bytes::from(bytes)),
-        Ok(LogItem::Begins(_)) if is_first => None,
+        Ok(LogItem::Waits(_)) => None,
+        Ok(LogItem::Begins(_)) if std::mem::take(is_first) => None,
         Ok(LogItem::Begins(source)) => {
             Some(Bytes::from(format!("==> version {}, pod {} <==\n", source.version, source.pod)))
         }

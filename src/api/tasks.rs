@@ -10,11 +10,13 @@ use super::{Errors, TaskPath};
 use crate::client::{Filter, PAGE};
 use crate::crd::is_label;
 use crate::task::{self, Code, Held, Submission};
-use actix_web::http::header::HeaderValue;
+use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::web::{Bytes, Json, Path, Query};
 use actix_web::{HttpRequest, HttpResponse};
 use kube::ResourceExt;
 use uuid::Uuid;
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 type Result<T = HttpResponse, E = Failure> = std::result::Result<T, E>;
 
@@ -25,9 +27,14 @@ pub async fn submit(caller: Caller, body: Json<SubmitTask>) -> Result {
     let task = body.into_inner();
     let has_token = task.has_token();
     let (task_run, created) = caller.submit(&Submission::from(task)).await?;
+    let agent = &task_run.spec.agent_name;
+    let waits = created && caller.lacks_agent(agent).await;
+    let waits = if waits { format!("; it waits for the Agent {agent:?}, which is not there") } else { String::new() };
     let message = match (created, has_token) {
         (true, false) => "Task submitted successfully",
-        (true, true) => "Task submitted successfully; repository.token was not stored: secrets belong to the Agent",
+        (true, true) => {
+            "Task submitted successfully; the token in repository was not stored: secrets belong to the Agent"
+        }
         (false, _) => "The same task was submitted before",
     };
     let data = Submitted {
@@ -38,7 +45,7 @@ pub async fn submit(caller: Caller, body: Json<SubmitTask>) -> Result {
         context_version: task_run.spec.context_version,
         created,
     };
-    Ok(Answer::ok(message, data))
+    Ok(Answer::ok(message.to_owned() + &waits, data))
 }
 
 /// Add context to a task: one more file, never less than what others add meanwhile.
@@ -48,7 +55,7 @@ pub async fn submit(caller: Caller, body: Json<SubmitTask>) -> Result {
     responses((status = 200, description = "added", body = Answer<ContextAdded>), Errors))]
 pub async fn add_context(caller: Caller, request: HttpRequest, task: Path<String>, body: Json<AddContext>) -> Result {
     let name = task::parse_name(&task)?;
-    let request_id = match request.headers().get("idempotency-key") {
+    let request_id = match super::only(request.headers(), &IDEMPOTENCY_KEY)? {
         None => Uuid::new_v4().to_string(),
         Some(key) => idempotency_key(key)?,
     };

@@ -5,7 +5,8 @@ use crate::task::Code;
 use actix_web::Error;
 use actix_web::body::MessageBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
-use actix_web::http::header::{HeaderName, HeaderValue};
+use actix_web::error::InternalError;
+use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 use actix_web::middleware::Next;
 use futures::FutureExt;
 use std::panic::AssertUnwindSafe;
@@ -27,7 +28,7 @@ pub async fn trace(
 ) -> Result<ServiceResponse<impl MessageBody>, Error> {
     let (started, id) = (Instant::now(), id(&request));
     let (method, path) = (request.method().clone(), request.match_pattern().unwrap_or_default());
-    let span = tracing::info_span!("request", request_id = %id);
+    let span = tracing::info_span!("request", request_id = %id, user = tracing::field::Empty);
     let called = AssertUnwindSafe(next.call(request)).catch_unwind().instrument(span.clone());
     let result = match tokio::time::timeout(LONGEST, called).await {
         Ok(Ok(result)) => result,
@@ -38,11 +39,23 @@ pub async fn trace(
     span.in_scope(|| {
         tracing::info!(%method, path, status = status.as_u16(), seconds = started.elapsed().as_secs_f64(), "answered");
     });
-    let mut response = result?;
-    if let Ok(id) = HeaderValue::from_str(&id) {
-        response.headers_mut().insert(REQUEST_ID, id);
+    match result {
+        Ok(mut response) => {
+            name(response.headers_mut(), &id);
+            Ok(response)
+        }
+        Err(error) => {
+            let mut response = error.error_response();
+            name(response.headers_mut(), &id);
+            Err(InternalError::from_response(error, response).into())
+        }
     }
-    Ok(response)
+}
+
+fn name(headers: &mut HeaderMap, id: &str) {
+    if let Ok(id) = HeaderValue::from_str(id) {
+        headers.insert(REQUEST_ID, id);
+    }
 }
 
 fn id(request: &ServiceRequest) -> String {

@@ -12,6 +12,7 @@ use actix_web::dev::Server;
 use clap::{Args, ValueEnum};
 use futures::future::{BoxFuture, FutureExt, Shared, join_all};
 use k8s_openapi::jiff::Timestamp;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::error::Error;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
@@ -115,7 +116,16 @@ impl From<Scheme> for TaskNames {
 pub fn run(args: RunArgs) -> Result<(), Box<dyn Error>> {
     telemetry::init(&args.log);
     rustls::crypto::ring::default_provider().install_default().map_err(|_| "TLS is set up twice")?;
+    raise_open_files();
     actix_web::rt::System::new().block_on(serve(args))
+}
+
+/// The soft limit is often 1024, for programs that use `select`; webhook and PM API share it.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        tracing::warn!(%error, limit = limit.current, "failed to raise the limit of open files");
+    }
 }
 
 async fn serve(args: RunArgs) -> Result<(), Box<dyn Error>> {

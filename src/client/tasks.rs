@@ -6,8 +6,9 @@ use super::error::{CALL_TIMEOUT, root};
 use crate::crd::{Agent, MarkdownFile, TASK_RUN_UID_LABEL, TaskNames, TaskRun};
 use crate::task::{self, Code, Error, Summary};
 use futures::{Stream, StreamExt};
+use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod};
-use kube::api::{ApiResource, DynamicObject, ListParams, Request};
+use kube::api::{ApiResource, DynamicObject, ListParams, PostParams, Request};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, Config, Resource, ResourceExt};
@@ -96,6 +97,20 @@ impl Tasks {
 
     pub(super) fn api(&self) -> Api<TaskRun> {
         Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// Who the API server says that the caller is; nothing where the cluster does not let him ask.
+    ///
+    /// # Errors
+    /// `Unauthenticated` if it does not know him.
+    pub async fn fetch_user(&self) -> Result<Option<String>, Error> {
+        let reviews: Api<SelfSubjectReview> = Api::all(self.client.clone());
+        match call(reviews.create(&PostParams::default(), &SelfSubjectReview::default())).await {
+            Ok(review) => Ok(review.status.and_then(|status| status.user_info?.username)),
+            // RBAC is asked only about somebody who is known
+            Err(error) if error.code == Code::Forbidden => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// A task as it is now.

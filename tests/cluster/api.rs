@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::thread;
 use std::time::Instant;
@@ -301,7 +302,7 @@ fn old_clients_bodies_are_taken_as_they_are() {
         "agent_tools": [{"name": "bash", "enabled": true}], "local_tools": "a,b", "tool_config": null,
         "repository": {"url": "https://bot:ghp-secret@git.example.test/a", "branch": "main", "githubUser": "bot", "token": "ghp-secret"}});
     later.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
-    caller.post("/pm/tasks", &later).says("repository.token was not stored").ok();
+    caller.post("/pm/tasks", &later).says("the token in repository was not stored").ok();
     let stored = replicas.ns.get("taskrun/task-1002");
     assert!(!stored.to_string().contains("ghp-secret"));
     assert_eq!(stored["metadata"]["annotations"]["orchestrator.io/title"], "Refresh tokens");
@@ -394,7 +395,7 @@ fn too_many_requests_and_an_api_server_that_is_away_are_told_with_a_time_to_come
     let ns = cluster.namespace(&json!({}));
     let port = free_port();
     let _operator = Operator::start(&cluster, &refs(&args(&ns, port, 1)));
-    let (token, other) = (ns.user("hasty", ALL), ns.user("patient", ALL));
+    let (token, other, new) = (ns.user("hasty", ALL), ns.user("patient", ALL), ns.user("new", ALL));
     let caller = Caller { port, token: &token };
     let replies: Vec<Reply> = (0..20).map(|_| caller.get("/pm/tasks")).collect();
     let refused = replies.iter().find(|reply| reply.status != 200).expect("one too many");
@@ -403,8 +404,10 @@ fn too_many_requests_and_an_api_server_that_is_away_are_told_with_a_time_to_come
 
     let stopped = cluster.pid_of("kube-apiserver");
     assert!(std::process::Command::new("kill").args(["-KILL", &stopped]).status().expect("kill").success());
-    let refused = Caller { port, token: &other }.add("1", "text", None);
-    assert!(refused.is(503, "unavailable").head.contains("retry-after: "), "{}", refused.head);
+    for token in [&other, &new] {
+        let refused = Caller { port, token }.add("1", "text", None);
+        assert!(refused.is(503, "unavailable").head.contains("retry-after: "), "{}", refused.head);
+    }
 }
 
 #[test]
@@ -540,4 +543,157 @@ fn pages_hold_all_tasks_once() {
         }
     }
     assert_eq!(names, (500..507).map(|id| format!("task-{id}")).collect::<Vec<_>>());
+}
+
+/// Most streams that a caller reads at once.
+const STREAMS: usize = 16;
+
+#[track_caller]
+fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !is_so() {
+        assert!(started.elapsed() < PATIENCE, "{what}");
+        thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn nothing_of_a_body_is_read_for_a_token_that_nobody_knows() {
+    let replicas = Replicas::shared();
+    for length in ["Content-Length: 4000000", "Transfer-Encoding: chunked"] {
+        let mut stream = TcpStream::connect(("127.0.0.1", replicas.ports[0])).expect("it listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        let head = "POST /api/v1/pm/tasks HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json";
+        // and no more comes
+        write!(stream, "{head}\r\nAuthorization: Bearer junk\r\nX-Request-Id: mine\r\n{length}\r\n\r\n")
+            .expect("a head");
+        let mut answer = String::new();
+        let mut reader = BufReader::new(stream);
+        while !answer.ends_with("\r\n\r\n") {
+            assert_ne!(reader.read_line(&mut answer).expect("in time"), 0, "{answer}");
+        }
+        assert!(answer.starts_with("HTTP/1.1 401") && answer.contains("x-request-id: mine"), "{answer}");
+    }
+}
+
+#[test]
+fn two_headers_of_which_one_would_be_dropped_are_refused() {
+    let replicas = Replicas::shared();
+    let token = replicas.ns.user("twice", ALL);
+    let caller = replicas.caller(0, &token);
+    let refused = caller.send("GET", "/pm/tasks", "Authorization: Bearer other\r\n", "");
+    refused.is(400, "invalid_request").says("authorization must not be sent twice");
+    replicas.ns.create(&task_run(600, &[("task.md", "do it")])).ok();
+    let refused = caller.add("600", "more", Some("one\r\nIdempotency-Key: two"));
+    refused.is(400, "invalid_request").says("idempotency-key must not be sent twice");
+}
+
+#[test]
+fn what_is_wrong_with_a_request_does_not_quote_it() {
+    let replicas = Replicas::shared();
+    let token = replicas.ns.user("quoted", ALL);
+    let caller = replicas.caller(0, &token);
+    let refused = caller.post("/pm/tasks", &json!({"id": "s3cret, expected", "service_name": "a", "agent_name": "b"}));
+    refused.is(400, "invalid_request").says("expected u32 at line 1");
+    assert!(!refused.body.to_string().contains("s3cret"), "{}", refused.body);
+    let long = "x".repeat(4_000);
+    let refused = caller.get(&format!("/pm/tasks?{long}=1"));
+    assert!(refused.is(400, "invalid_request").body.to_string().len() < 400, "{}", refused.body);
+    let log = replicas.operators[0].log();
+    let user = format!("\"user\":\"system:serviceaccount:{}:quoted\"", replicas.ns.name);
+    assert!(log.lines().any(|line| line.contains(&user) && line.contains("\"answered\"")), "who asked is in the log");
+}
+
+#[test]
+fn a_caller_reads_sixteen_streams_at_once_and_one_more_when_one_ends() {
+    let replicas = Replicas::shared();
+    let token = replicas.ns.user("avid", ALL);
+    let caller = replicas.caller(0, &token);
+    replicas.ns.create(&task_run(601, &[("task.md", "do it")])).ok();
+    let mut streams: Vec<_> = (0..STREAMS).map(|_| followed(&caller, "601/events", "data: ")).collect();
+    let refused = caller.get("/pm/tasks/601/events");
+    assert!(refused.is(429, "rate_limited").says("at most 16 streams").head.contains("retry-after: "));
+    caller.get("/pm/tasks/601/logs").is(429, "rate_limited");
+    caller.get("/pm/tasks/601").ok();
+
+    drop(streams.pop());
+    wait_until("the place of a stream that was left is not free", || {
+        let mut head = String::new();
+        caller.open("GET", "/pm/tasks/601/events", "", "").read_line(&mut head).expect("in time");
+        head.starts_with("HTTP/1.1 200")
+    });
+    caller.send("DELETE", "/pm/tasks/601", "", "").ok();
+    let mut seen = String::new();
+    streams[0].read_to_string(&mut seen).expect("it ends in time");
+    assert!(seen.contains("\"deleting\":true") && seen.contains("event: deleted"), "{seen}");
+}
+
+/// A stream that has begun.
+fn followed(caller: &Caller<'_>, path: &str, text: &str) -> BufReader<TcpStream> {
+    let mut stream = caller.open("GET", &format!("/pm/tasks/{path}"), "", "");
+    wait_line(&mut stream, text);
+    stream
+}
+
+#[test]
+fn streams_that_their_clients_left_end() {
+    let replicas = Replicas::shared();
+    let (ns, port) = (&replicas.ns, free_port());
+    // nobody else calls this one
+    let _operator = Operator::launch(ns.cluster, &refs(&args(ns, port, 1_000)));
+    wait_for(port);
+    let files = process_with(port).join("fd");
+    let open = || std::fs::read_dir(&files).expect("it lives").count();
+    let token = ns.user("fickle", ALL);
+    let caller = Caller { port, token: &token };
+    ns.create(&task_run(602, &[("task.md", "do it")])).ok();
+    ns.wait_phase("taskrun/task-602", 1, "Running");
+    let pods = ["get", "pods", "-l", "batch.kubernetes.io/job-name=svc-602-v1"];
+    let pod = ns.kubectl(&[&pods[..], &["-o", "jsonpath={.items[0].metadata.name}"]].concat()).ok();
+    ns.log(&pod, "first line");
+    caller.get("/pm/tasks/602").ok();
+    let before = open();
+
+    let mut half_closed: Vec<_> = (0..4).map(|_| followed(&caller, "602/events", "data: ")).collect();
+    half_closed.extend((0..4).map(|_| followed(&caller, "602/logs?follow=true", "first line")));
+    let mut closed: Vec<_> = (0..4).map(|_| followed(&caller, "602/events", "data: ")).collect();
+    closed.extend((0..4).map(|_| followed(&caller, "602/logs?follow=true", "first line")));
+    let during = open();
+    assert!(during >= before + 28, "each has a connection, and one to the API server: {before} {during}");
+    for stream in &half_closed {
+        stream.get_ref().shutdown(std::net::Shutdown::Write).expect("a FIN");
+    }
+    drop(closed);
+    // a few connections to the API server are kept for the next request
+    wait_until("streams go on for nobody", || open() <= before + 4);
+}
+
+/// The operator's folder in `/proc`.
+fn process_with(port: u16) -> PathBuf {
+    let argument = format!("--api-addr=127.0.0.1:{port}");
+    let processes = std::fs::read_dir("/proc").expect("Linux").filter_map(|entry| Some(entry.ok()?.path()));
+    let is_it = |process: &PathBuf| {
+        let line = std::fs::read_to_string(process.join("cmdline")).unwrap_or_default();
+        // the shell around it has the same arguments
+        !line.starts_with("sh\0") && line.split('\0').any(|word| word == argument)
+    };
+    processes.into_iter().find(is_it).expect("a process")
+}
+
+#[test]
+fn tokens_that_somebody_makes_up_are_not_all_asked_about() {
+    let (ns, port) = (&Replicas::shared().ns, free_port());
+    let _operator = Operator::launch(ns.cluster, &refs(&args(ns, port, 1_000)));
+    wait_for(port);
+    let known = ns.user("known", ALL);
+    Caller { port, token: &known }.get("/pm/tasks").ok();
+    let told: Vec<u16> = thread::scope(|scope| {
+        let ask =
+            |number| scope.spawn(move || Caller { port, token: &format!("junk-{number}") }.get("/pm/tasks").status);
+        let asked: Vec<_> = (0..300).map(ask).collect();
+        asked.into_iter().map(|asked| asked.join().expect("no panic")).collect()
+    });
+    let count = |status| told.iter().filter(|told| **told == status).count();
+    assert!(count(401) >= 100 && count(429) > 0 && count(401) + count(429) == 300, "{told:?}");
+    Caller { port, token: &known }.get("/pm/tasks").ok();
 }
