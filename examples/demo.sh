@@ -60,8 +60,8 @@ trap 'exit 143' TERM HUP
 
 # Build -----------------------------------------------------------------------------------------------------------
 title 'Building (once: minutes; then seconds)'
-executable=$(cargo build --locked --bin taskrun-operator --message-format json-render-diagnostics |
-  sed -n 's/.*"executable":"\([^"]*\)".*/\1/p')
+executable=$(cargo build --locked --bins --message-format json-render-diagnostics |
+  sed -n 's/.*"executable":"\([^"]*\/taskrun-operator\)".*/\1/p')
 components=$(tests/control-plane/build.sh)
 # the user's own clusters, kubectl settings and proxy have no part in what follows
 export KUBECACHEDIR=$work/cache KUBERC=off TMPDIR=$work SHELL=/bin/sh
@@ -100,8 +100,10 @@ END
 
 # Below the ports that outgoing connections take; if somebody has one of them all the same, others are tried.
 start_operator() {
-  local port=$((20000 + RANDOM % 6000 * 2))
+  local port=$((20000 + RANDOM % 4000 * 3))
   local options="--webhook-addr 127.0.0.1:$port --webhook-url https://127.0.0.1:$port --admin-addr 127.0.0.1:$((port + 1))"
+  api=http://127.0.0.1:$((port + 2))/api/v1
+  [ -z "$keep" ] || options+=" --api-addr ${api:7:-7} --api-plain-http --api-namespace default"
   # shellcheck disable=SC2086 # options has no blanks but those between options
   env -i KUBECONFIG="$work/operator.kubeconfig" ${RUST_LOG:+RUST_LOG="$RUST_LOG"} \
     "$executable" run $options --shutdown-delay 0 >"$work/operator.log" 2>&1 8>&- &
@@ -129,8 +131,12 @@ printf '$ %s &\n' "$command_line"
 
 if [ -n "$keep" ]; then
   show 'kubectl apply -f examples/agent.yaml -f examples/taskrun.yaml'
+  kubectl create serviceaccount pm
+  kubectl create rolebinding pm --clusterrole=edit --serviceaccount=default:pm
   title "Running. In another terminal:"
   printf 'export KUBECONFIG=%q KUBECACHEDIR=%q\n' "$KUBECONFIG" "$KUBECACHEDIR"
+  printf 'export PATH=%q:$PATH   # kubectl taskrun\n' "$(dirname "$executable")"
+  printf 'export API=%q TOKEN=$(kubectl create token pm)   # the PM API, %s/docs/\n' "$api/pm" "$api"
   printf 'tail -f %q\n' "$work/operator.log"
   echo "Ctrl-C here stops and removes everything."
   trap 'exit 0' INT

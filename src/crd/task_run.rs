@@ -104,7 +104,8 @@ pub struct TaskRunSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context_update_policy: Option<ContextUpdatePolicy>,
 
-    /// Finished runs of older versions that are kept, each with its Job and its files. Default: 10.
+    /// Finished runs of older versions that are kept, each with its files and, unless it was superseded,
+    /// its Job. Default: 10.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100))]
     pub history_limit: Option<u32>,

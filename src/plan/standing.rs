@@ -15,7 +15,8 @@ pub(super) const MAX_MESSAGE: usize = 1_024;
 const MAX_CHANGED_BY: usize = 256;
 
 /// What to do after a cancel.
-const AFTER_CANCEL: &str = "set spec.cancel to false and raise spec.contextVersion by 1 to run it again";
+const AFTER_CANCEL: &str =
+    "set spec.cancel to false and raise spec.contextVersion by 1 to run it again (kubectl taskrun rerun)";
 
 /// Where the present version stands.
 #[derive(Clone, Debug)]
@@ -49,7 +50,7 @@ impl Standing {
     }
 
     pub(super) fn suspended() -> Self {
-        let message = "suspended: set spec.suspend to false to run it";
+        let message = "suspended: set spec.suspend to false to run it (kubectl taskrun resume)";
         Self { suspended: true, ..Self::new(Phase::Pending, reason::SUSPENDED, message) }
     }
 
@@ -129,6 +130,12 @@ impl Standing {
         if job.metadata.deletion_timestamp.is_some() {
             let message = format!("Job {name} is being deleted");
             return Self { run: Some(run), ..Self::new(Phase::Running, reason::RUNNING, &message) };
+        }
+        if observed.task_run.spec.cancel == Some(true) {
+            let has_started = run.attempts.is_some_and(|attempts| attempts > 0);
+            let (phase, why) =
+                if has_started { (Phase::Running, reason::RUNNING) } else { (Phase::Pending, reason::STARTING) };
+            return Self { run: Some(run), ..Self::new(phase, why, &format!("cancelled: Job {name} ends")) };
         }
         // a pod that has ended is not counted by the Job at once: the run goes on until it is
         let runs = pods.iter().any(|pod| is_alive(pod) && has_started(pod))
