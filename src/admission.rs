@@ -15,19 +15,31 @@ mod validate;
 mod tests;
 
 pub use markdown::is_blank;
-pub use mutate::{Mutation, Writer, mutate};
+pub use mutate::{Mutation, mutate};
 pub use review::{Decision, MAX_REVIEW_BYTES, Operation, Reviewed, Webhook, review};
 pub use validate::{Violation, validate};
 
 use crate::crd::TaskRun;
+use json_patch::jsonptr::PointerBuf;
+use json_patch::{AddOperation, PatchOperation};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::{self, Formatter};
 use std::marker::PhantomData;
+
+/// Who writes.
+#[derive(Clone, Copy, Debug)]
+pub struct Writer<'a> {
+    /// `request.userInfo.username`.
+    pub username: &'a str,
+    /// The field manager, where the request names one.
+    pub manager: Option<&'a str>,
+}
 
 /// What admission reads of a `TaskRun`. Everything is optional: mutating admission sees objects
 /// before the schema was checked.
@@ -198,6 +210,11 @@ fn same_set<T: Ord>(mut a: Vec<T>, mut b: Vec<T>) -> bool {
         b.sort_unstable();
     }
     a == b
+}
+
+fn add(path: &[&str], value: Value) -> PatchOperation {
+    let path = PointerBuf::from_tokens(path.iter().copied());
+    PatchOperation::Add(AddOperation { path, value })
 }
 
 /// A stored object, as the reconciler has it.

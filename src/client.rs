@@ -7,13 +7,15 @@ mod access;
 mod changes;
 mod error;
 mod logs;
+mod queues;
 mod tasks;
 mod webhooks;
 
 pub use access::{Endpoint, User};
-pub use changes::{Added, Queues};
+pub use changes::Added;
 pub use error::Error;
 pub use logs::{LogItem, LogOptions};
+pub use queues::Queues;
 pub use tasks::{Filter, PAGE, Page, Tasks};
 
 use crate::crd::{Agent, MANAGED_BY, TaskNames, TaskRun, reason};

@@ -4,8 +4,7 @@
 //! neither need have seen what was added meanwhile, and a review does not tell a patch from a replacement. Whoever
 //! means it says so, by a sign that no old manifest carries by accident.
 
-use super::mutate::{Writer, add, owners};
-use super::{File, Subject};
+use super::{File, Metadata, Subject, Writer, add};
 use crate::crd::REMOVE_FILES;
 use json_patch::PatchOperation;
 use serde_json::{Value, json};
@@ -120,4 +119,52 @@ fn free_name(name: &str, taken: &mut BTreeSet<String>) -> String {
     let free = names.find(|name| !taken.contains(name)).unwrap_or_default();
     taken.insert(free.clone());
     free
+}
+
+/// A warning that names the files which this write removes though another manager put them there.
+pub(super) fn removed_files_of_others(
+    new: &Subject<'_>,
+    old: &Subject<'_>,
+    kept: &[&str],
+    writer: Writer<'_>,
+) -> Option<String> {
+    let stay: BTreeSet<&str> = new.files().iter().map(|file| &*file.filename).chain(kept.iter().copied()).collect();
+    let gone: Vec<&File<'_>> = old.files().iter().filter(|file| !stay.contains(&*file.filename)).collect();
+    if gone.is_empty() {
+        return None;
+    }
+    let owners = owners(&old.metadata);
+    let of_others = gone.into_iter().filter_map(|file| {
+        let is_of = |owner: &&Owner<'_>| Some(owner.manager) != writer.manager && owner.has(file);
+        let owner = owners.iter().find(is_of)?;
+        Some(format!("{} (added by {})", file.filename, owner.manager))
+    });
+    let names: Vec<String> = of_others.collect();
+    (!names.is_empty()).then(|| format!("this change removes files that others added: {}", names.join(", ")))
+}
+
+/// A manager of `spec.markdownFiles`, with the part of its fields that is about them.
+struct Owner<'a> {
+    manager: &'a str,
+    /// By server-side apply.
+    applies: bool,
+    files: Value,
+}
+
+impl Owner<'_> {
+    /// Whether it owns the file.
+    fn has(&self, file: &File<'_>) -> bool {
+        self.files.get(format!("k:{}", json!({ "filename": file.filename }))).is_some()
+    }
+}
+
+fn owners<'a>(metadata: &'a Metadata<'_>) -> Vec<Owner<'a>> {
+    let managers = metadata.managed_fields.iter().flatten();
+    let owners = managers.filter_map(|entry| {
+        let mut fields: Value = serde_json::from_str(entry.fields_v1?.get()).ok()?;
+        let files = fields.pointer_mut("/f:spec/f:markdownFiles")?.take();
+        let applies = entry.operation.as_deref() == Some("Apply");
+        Some(Owner { manager: entry.manager.as_deref()?, applies, files })
+    });
+    owners.collect()
 }

@@ -1,13 +1,12 @@
 //! Mutating admission: the next `contextVersion`, who caused it, and on creation the labels and the
 //! finalizer, which saves the reconciler a write.
 
-use super::kept::keep;
-use super::{File, Metadata, Subject};
+use super::kept::{keep, removed_files_of_others};
+use super::{Metadata, Subject, Writer, add};
 use crate::crd::{CHANGED_BY, FINALIZER, is_label};
 use json_patch::jsonptr::PointerBuf;
-use json_patch::{AddOperation, PatchOperation, RemoveOperation};
+use json_patch::{PatchOperation, RemoveOperation};
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
 
 /// What mutating admission does to an object.
 #[derive(Debug, Default, PartialEq)]
@@ -16,15 +15,6 @@ pub struct Mutation {
     pub patch: Vec<PatchOperation>,
     /// One line each.
     pub warnings: Vec<String>,
-}
-
-/// Who writes.
-#[derive(Clone, Copy, Debug)]
-pub struct Writer<'a> {
-    /// `request.userInfo.username`.
-    pub username: &'a str,
-    /// The field manager, where the request names one.
-    pub manager: Option<&'a str>,
 }
 
 /// Decides what becomes of a new object (`old` absent) or of a changed one. Applied to its own
@@ -130,52 +120,4 @@ impl Mutation {
             Some(user) => self.add(&path[..2], json!({ CHANGED_BY: user })),
         }
     }
-}
-
-pub(super) fn add(path: &[&str], value: Value) -> PatchOperation {
-    let path = PointerBuf::from_tokens(path.iter().copied());
-    PatchOperation::Add(AddOperation { path, value })
-}
-
-/// A warning that names the files which this write removes though another manager put them there.
-fn removed_files_of_others(new: &Subject<'_>, old: &Subject<'_>, kept: &[&str], writer: Writer<'_>) -> Option<String> {
-    let stay: BTreeSet<&str> = new.files().iter().map(|file| &*file.filename).chain(kept.iter().copied()).collect();
-    let gone: Vec<&File<'_>> = old.files().iter().filter(|file| !stay.contains(&*file.filename)).collect();
-    if gone.is_empty() {
-        return None;
-    }
-    let owners = owners(&old.metadata);
-    let of_others = gone.into_iter().filter_map(|file| {
-        let is_of = |owner: &&Owner<'_>| Some(owner.manager) != writer.manager && owner.has(file);
-        let owner = owners.iter().find(is_of)?;
-        Some(format!("{} (added by {})", file.filename, owner.manager))
-    });
-    let names: Vec<String> = of_others.collect();
-    (!names.is_empty()).then(|| format!("this change removes files that others added: {}", names.join(", ")))
-}
-
-/// A manager of `spec.markdownFiles`, with the part of its fields that is about them.
-pub(super) struct Owner<'a> {
-    pub manager: &'a str,
-    /// By server-side apply.
-    pub applies: bool,
-    files: Value,
-}
-
-impl Owner<'_> {
-    /// Whether it owns the file.
-    pub fn has(&self, file: &File<'_>) -> bool {
-        self.files.get(format!("k:{}", json!({ "filename": file.filename }))).is_some()
-    }
-}
-
-pub(super) fn owners<'a>(metadata: &'a Metadata<'_>) -> Vec<Owner<'a>> {
-    let managers = metadata.managed_fields.iter().flatten();
-    let owners = managers.filter_map(|entry| {
-        let mut fields: Value = serde_json::from_str(entry.fields_v1?.get()).ok()?;
-        let files = fields.pointer_mut("/f:spec/f:markdownFiles")?.take();
-        let applies = entry.operation.as_deref() == Some("Apply");
-        Some(Owner { manager: entry.manager.as_deref()?, applies, files })
-    });
-    owners.collect()
 }

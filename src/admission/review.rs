@@ -3,8 +3,7 @@
 //! Every answer echoes the request's uid: the API server counts one without as a failed call, and
 //! then `failurePolicy` speaks instead of us.
 
-use super::mutate::Writer;
-use super::{Mutation, Subject, Violation, mutate, validate};
+use super::{Mutation, Subject, Violation, Writer, mutate, validate};
 use crate::crd::{GROUP, TaskNames};
 use k8s_openapi::ByteString;
 use serde::{Deserialize, Serialize};

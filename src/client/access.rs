@@ -1,7 +1,7 @@
 //! Whose rights a call is made with: the process' own, a user's kubeconfig, or the token of a request.
 
-use super::changes::Queues;
 use super::error::Error;
+use super::queues::Queues;
 use super::tasks::Tasks;
 use crate::crd::TaskNames;
 use crate::task;

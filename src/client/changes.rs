@@ -6,8 +6,6 @@ use crate::task::{self, Code, Error, Held, Submission};
 use kube::ResourceExt;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -31,21 +29,6 @@ pub struct Added {
     pub created: bool,
     /// What holds the version, if anything does.
     pub held: Option<Held>,
-}
-
-/// The adds that wait for each other in this process, by task: otherwise all but one of them would be in vain.
-#[derive(Clone, Default)]
-pub struct Queues(Arc<Mutex<HashMap<(String, String), Place>>>);
-
-type Place = Arc<tokio::sync::Mutex<()>>;
-
-impl Queues {
-    /// The place of a task. It is forgotten when nobody waits there any more.
-    fn of(&self, namespace: &str, name: &str) -> Place {
-        let mut queues = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        queues.retain(|_, queue| Arc::strong_count(queue) > 1);
-        queues.entry((namespace.to_owned(), name.to_owned())).or_default().clone()
-    }
 }
 
 impl Tasks {

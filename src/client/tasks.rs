@@ -1,8 +1,8 @@
 //! Tasks as people see them, by calls to the API server with their own rights: the credentials are the caller's.
 
 use super::READ_TIMEOUT;
-use super::changes::Queues;
 use super::error::{CALL_TIMEOUT, root};
+use super::queues::Queues;
 use crate::crd::{Agent, MarkdownFile, TASK_RUN_UID_LABEL, TaskNames, TaskRun};
 use crate::task::{self, Code, Error, Summary};
 use futures::{Stream, StreamExt};
