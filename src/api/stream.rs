@@ -55,29 +55,41 @@ pub async fn events(caller: Caller, state: Data<State>, task: Path<String>) -> R
 /// Sends what is news to somebody who knows only what was sent before.
 async fn tell(news: impl Stream<Item = Result<Event<DynamicObject>, Error>>, sender: &Sender<Result<Bytes, Error>>) {
     let mut news = std::pin::pin!(news);
-    let mut last = None;
+    let (mut last, mut is_listed) = (None, false);
     loop {
         let part = match timeout(HEARTBEAT, news.next()).await {
             Err(_) => Ok(Bytes::from_static(b": still here\n\n")),
-            Ok(None) => return,
-            Ok(Some(Ok(Event::Apply(object) | Event::InitApply(object)))) => match status(object) {
-                status if status.is_none() || status == last => continue,
-                status => {
-                    let part = event("status", &status);
-                    last = status;
-                    Ok(part)
-                }
-            },
-            Ok(Some(Ok(Event::Delete(_)))) => {
-                let _ = sender.send(Ok(event("deleted", &()))).await;
+            Ok(Some(Ok(event))) if is_gone(&event, is_listed) => {
+                let _ = sender.send(Ok(self::event("deleted", &()))).await;
                 return;
             }
+            Ok(Some(Ok(Event::Apply(object) | Event::InitApply(object)))) => {
+                is_listed = true;
+                match status(object) {
+                    status if status.is_none() || status == last => continue,
+                    status => {
+                        let part = event("status", &status);
+                        last = status;
+                        Ok(part)
+                    }
+                }
+            }
+            Ok(Some(Ok(_))) => {
+                is_listed = false;
+                continue;
+            }
             Ok(Some(Err(error))) if !error.is_passing() => Err(error),
-            Ok(Some(_)) => continue,
+            Ok(Some(Err(_))) => continue,
+            Ok(None) => return,
         };
         // a failed send means that nobody listens: then this is dropped
         let _ = sender.send(part).await;
     }
+}
+
+/// Whether the task is gone: seen to go, or missing where the watch had to begin anew.
+fn is_gone(event: &Event<DynamicObject>, is_listed: bool) -> bool {
+    matches!(event, Event::Delete(_)) || (matches!(event, Event::InitDone) && !is_listed)
 }
 
 /// The first part, if it comes soon: what is wrong from the beginning becomes the answer's status.

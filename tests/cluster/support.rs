@@ -421,9 +421,10 @@ impl Operator {
 
     /// Waits until it ends by itself, and returns its log.
     pub fn wait_end(&self) -> String {
-        let (started, process) = (Instant::now(), PathBuf::from("/proc").join(&self.pid).join("cmdline"));
-        // a process that has ended and was not waited for has an empty command line
-        while std::fs::read(&process).is_ok_and(|line| !line.is_empty()) {
+        let (started, process) = (Instant::now(), PathBuf::from("/proc").join(&self.pid).join("stat"));
+        // one that has ended and was not waited for is a zombie; its state stands after its name in brackets
+        let state = || std::fs::read_to_string(&process).ok()?.rsplit(')').next()?.trim().chars().next();
+        while state().is_some_and(|state| state != 'Z') {
             assert!(started.elapsed() < PATIENCE, "the operator does not end: {}", self.log());
             std::thread::sleep(Duration::from_millis(20));
         }

@@ -114,6 +114,24 @@ fn what_keeps_a_run_from_being_made_is_told() {
 }
 
 #[test]
+fn a_run_that_is_being_cancelled_says_so_until_it_has_ended() {
+    let running = json!({"phase": "Running", "containerStatuses": [{"name": "agent", "image": "", "imageID": "",
+        "ready": true, "restartCount": 0, "state": {"running": {}}}]});
+    let mut observed = released(&[running]);
+    assert_eq!(stand(&mut observed).phase, Some(Phase::Running));
+    observed.task_run.spec.cancel = Some(true);
+    job(&mut observed).spec.as_mut().unwrap().active_deadline_seconds = Some(1);
+    let status = stand(&mut observed);
+    assert_eq!(
+        (status.phase, status.message.as_deref()),
+        (Some(Phase::Running), Some("cancelled: Job auth-7-v1 ends"))
+    );
+    // its pod is gone, and the Job has not said yet how it ended
+    observed.pods.clear();
+    assert_eq!(plan(&observed).steps, []);
+}
+
+#[test]
 fn what_a_deleted_task_run_left_behind_is_deleted_and_waited_for() {
     let owner =
         json!([{"apiVersion": "orchestrator.io/v1", "kind": "TaskRun", "name": "task-7", "uid": "an earlier one"}]);
