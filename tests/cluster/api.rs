@@ -524,6 +524,23 @@ fn tls_is_by_the_webhooks_certificate_and_plain_http_only_on_loopback() {
 }
 
 #[test]
+fn what_is_being_deleted_is_as_good_as_gone() {
+    let replicas = Replicas::shared();
+    let (ns, token) = (&replicas.ns, replicas.ns.user("late", ALL));
+    let all = replicas.caller(0, &token);
+    let mut held = task_run(303, &[("task.md", "do it")]);
+    held["metadata"]["finalizers"] = json!(["example.test/hold"]);
+    ns.create(&held).ok();
+    all.send("DELETE", "/pm/tasks/303", "", "").ok();
+    assert_eq!(all.get("/pm/tasks/303/status").ok()["deleting"], true);
+    for path in ["context", "rerun", "cancel", "suspend"] {
+        let body = if path == "context" { json!({"additional_context": "more"}) } else { json!({}) };
+        all.post(&format!("/pm/tasks/303/{path}"), &body).is(404, "not_found").says("is being deleted");
+    }
+    ns.merge("taskrun/task-303", &json!({"metadata": {"finalizers": null}})).ok();
+}
+
+#[test]
 fn pages_hold_all_tasks_once() {
     let replicas = Replicas::shared();
     let token = replicas.ns.user("pager", &[("list", "taskruns.orchestrator.io")]);
