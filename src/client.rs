@@ -66,12 +66,7 @@ impl ApiServer {
     /// # Errors
     /// If there is no usable configuration.
     pub async fn connect() -> Result<Self, Error> {
-        let mut config = access::infer().await?;
-        config.default_retry = false;
-        config.read_timeout = Some(READ_TIMEOUT);
-        // or the time that a connection was idle before the request would count
-        config.reset_reader_on_write = true;
-        let client = Client::try_from(config)?;
+        let client = access::client(access::infer().await?, Some(READ_TIMEOUT))?;
         let reporter = Reporter { controller: MANAGED_BY.to_owned(), instance: None };
         Ok(Self { recorder: Recorder::new(client.clone(), reporter), client })
     }

@@ -100,8 +100,7 @@ pub async fn list(caller: Caller, query: Query<ListTasks>) -> Result {
     if query.service.as_ref().is_some_and(|service| !is_label(service) || service.len() > 63) {
         return Err(invalid("service must be a DNS-1123 label".to_owned()));
     }
-    let phase = query.phase.map(|phase| format!("{phase:?}"));
-    let filter = Filter { service: query.service, phase, limit: query.limit, after: query.after };
+    let filter = Filter { service: query.service, phase: query.phase, limit: query.limit, after: query.after };
     let page = caller.list(&filter).await?;
     let tasks = page.tasks.into_iter().map(TaskSummary::from).collect();
     Ok(Answer::ok("ok", TaskList { tasks, next: page.next }))

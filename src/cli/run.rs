@@ -60,8 +60,8 @@ pub struct RunArgs {
 
     /// How TaskRuns are named: task-{taskId}, or {serviceName}-task-{taskId} where services number
     /// their tasks apart
-    #[arg(long, value_name = "SCHEME", env = "TASKRUN_TASK_NAMES", value_enum, default_value_t = Scheme::ById)]
-    task_names: Scheme,
+    #[arg(long, value_name = "SCHEME", env = "TASKRUN_TASK_NAMES", value_enum, default_value_t)]
+    task_names: TaskNames,
 
     /// Agent that runs tasks whose own Agent does not exist
     #[arg(long, value_name = "NAME", env = "TASKRUN_DEFAULT_AGENT")]
@@ -97,21 +97,6 @@ struct ApiArgs {
     api_plain_http: bool,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum Scheme {
-    ById,
-    ByService,
-}
-
-impl From<Scheme> for TaskNames {
-    fn from(scheme: Scheme) -> Self {
-        match scheme {
-            Scheme::ById => Self::ById,
-            Scheme::ByService => Self::ByService,
-        }
-    }
-}
-
 /// Runs until SIGTERM or Ctrl-C.
 pub fn run(args: RunArgs) -> Result<(), Box<dyn Error>> {
     telemetry::init(&args.log);
@@ -131,7 +116,7 @@ fn raise_open_files() {
 async fn serve(args: RunArgs) -> Result<(), Box<dyn Error>> {
     let (metrics, readiness) = (Arc::new(Metrics::new()?), Readiness::default());
     let api_server = ApiServer::connect().await?;
-    let names = args.task_names.into();
+    let names = args.task_names;
     #[expect(clippy::disallowed_methods, reason = "the certificate's life begins now")]
     let now = Timestamp::now();
     let (tls, ca) = tls::self_signed(&args.hosts(), now)?;
@@ -190,7 +175,7 @@ async fn serve(args: RunArgs) -> Result<(), Box<dyn Error>> {
 async fn check_names(api_server: &ApiServer, args: &RunArgs) -> Result<(), Box<dyn Error>> {
     for namespace in args.watched() {
         let misnamed = loop {
-            match api_server.find_misnamed(namespace.as_deref(), args.task_names.into()).await {
+            match api_server.find_misnamed(namespace.as_deref(), args.task_names).await {
                 Ok(misnamed) => break misnamed,
                 Err(error) => tracing::warn!(%error, "failed to list TaskRuns"),
             }
@@ -264,7 +249,7 @@ impl RunArgs {
         if is_plain && !addr.ip().is_loopback() {
             return Err("--api-plain-http needs a loopback address in --api-addr: tokens would be readable".into());
         }
-        let endpoint = Endpoint::infer(self.api.api_namespace.clone(), self.task_names.into()).await?;
+        let endpoint = Endpoint::infer(self.api.api_namespace.clone(), self.task_names).await?;
         let sessions = api::Sessions::new(endpoint, self.api.api_rate_limit);
         let tls = (!is_plain).then_some(tls);
         let server = server::api(addr, tls, api::State { sessions, stop }).map_err(|e| listen_error(addr, &e))?;

@@ -5,10 +5,11 @@ use super::queues::Queues;
 use super::tasks::Tasks;
 use crate::crd::TaskNames;
 use crate::task;
-use kube::Config;
 use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig, KubeconfigError};
+use kube::{Client, Config};
 use serde_json::json;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Field manager of what the PM API writes.
 const API_MANAGER: &str = "taskrun-api";
@@ -96,6 +97,15 @@ fn unusable(error: &KubeconfigError) -> String {
         KubeconfigError::ReadConfig(error, path) => format!("failed to read {}: {error}", path.display()),
         other => other.to_string(),
     }
+}
+
+/// A client that repeats nothing by itself, and notices a connection that was silent for too long.
+pub(super) fn client(mut config: Config, read_timeout: Option<Duration>) -> Result<Client, kube::Error> {
+    config.default_retry = false;
+    config.read_timeout = read_timeout;
+    // or the time that a connection was idle before the request would count
+    config.reset_reader_on_write = true;
+    Client::try_from(config)
 }
 
 /// From `KUBECONFIG`, `~/.kube/config` or the pod's service account.

@@ -114,7 +114,7 @@ impl Tasks {
             tail_lines: tail,
             ..LogParams::default()
         };
-        let mut log = pin!(call(self.patient_pods().log_stream(&source.pod, &params)).await?);
+        let mut log = pin!(call(self.patient_pods()?.log_stream(&source.pod, &params)).await?);
         // a send that fails means that nobody reads: then this is dropped
         let _ = sink.send(Ok(LogItem::Begins(source.clone()))).await;
         let mut chunk = vec![0; CHUNK];

@@ -1,9 +1,9 @@
 //! Tasks as people see them, by calls to the API server with their own rights: the credentials are the caller's.
 
-use super::READ_TIMEOUT;
 use super::error::{CALL_TIMEOUT, root};
 use super::queues::Queues;
-use crate::crd::{Agent, MarkdownFile, TASK_RUN_UID_LABEL, TaskNames, TaskRun};
+use super::{READ_TIMEOUT, access};
+use crate::crd::{Agent, MarkdownFile, Phase, TASK_RUN_UID_LABEL, TaskNames, TaskRun};
 use crate::task::{self, Code, Error, Summary};
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
@@ -26,8 +26,7 @@ pub const PAGE: (u32, u32) = (100, 500);
 #[derive(Clone)]
 pub struct Tasks {
     client: Client,
-    /// For logs, which may be silent for as long as they like.
-    patient: Client,
+    config: Config,
     /// The namespace; all of them, for lists only, where it is empty.
     pub namespace: String,
     /// Where the API server is.
@@ -43,7 +42,7 @@ pub struct Filter {
     /// Only those of this service.
     pub service: Option<String>,
     /// Only those in this phase.
-    pub phase: Option<String>,
+    pub phase: Option<Phase>,
     /// At most so many (see [`PAGE`]).
     pub limit: Option<u32>,
     /// Where the last page ended.
@@ -53,10 +52,10 @@ pub struct Filter {
 impl Filter {
     fn params(&self) -> ListParams {
         let params = ListParams::default().limit(self.limit.unwrap_or(PAGE.0).clamp(1, PAGE.1));
-        let phase = self.phase.as_ref().map(|phase| match phase.as_str() {
+        let phase = self.phase.map(|phase| match phase {
             // those that nobody has looked at yet have no phase
-            "Pending" => "status.phase!=Running,status.phase!=Succeeded,status.phase!=Failed".to_owned(),
-            phase => format!("status.phase={phase}"),
+            Phase::Pending => "status.phase!=Running,status.phase!=Succeeded,status.phase!=Failed".to_owned(),
+            phase => format!("status.phase={}", phase.as_str()),
         });
         let service = self.service.as_ref().map(|service| format!("spec.serviceName={service}"));
         let fields = [phase, service].into_iter().flatten().reduce(|one, other| format!("{one},{other}"));
@@ -79,20 +78,15 @@ impl Tasks {
     /// # Errors
     /// If there is no client for it.
     pub fn new(
-        mut config: Config,
+        config: Config,
         namespace: String,
         manager: &'static str,
         names: TaskNames,
         queues: Queues,
     ) -> Result<Self, Error> {
-        let client = |config| Client::try_from(config).map_err(|error| unavailable(&error));
-        config.default_retry = false;
-        config.reset_reader_on_write = true;
-        config.read_timeout = None;
-        let patient = client(config.clone())?;
-        config.read_timeout = Some(READ_TIMEOUT);
+        let client = access::client(config.clone(), Some(READ_TIMEOUT)).map_err(|error| unavailable(&error))?;
         let server = config.cluster_url.to_string();
-        Ok(Self { client: client(config)?, patient, namespace, server, manager, names, queues })
+        Ok(Self { client, config, namespace, server, manager, names, queues })
     }
 
     pub(super) fn api(&self) -> Api<TaskRun> {
@@ -227,9 +221,10 @@ impl Tasks {
         Ok(call(pods.list(&ListParams::default().labels(&format!("{TASK_RUN_UID_LABEL}={uid}")))).await?.items)
     }
 
-    /// Pods whose connection may be silent.
-    pub(super) fn patient_pods(&self) -> Api<Pod> {
-        Api::namespaced(self.patient.clone(), &self.namespace)
+    /// Pods by a connection that may be silent for as long as it likes, as logs are.
+    pub(super) fn patient_pods(&self) -> Result<Api<Pod>, Error> {
+        let client = access::client(self.config.clone(), None).map_err(|error| unavailable(&error))?;
+        Ok(Api::namespaced(client, &self.namespace))
     }
 }
 

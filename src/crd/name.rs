@@ -3,15 +3,18 @@
 //! Every name is a pure function of the task and the version, so that creating an object twice is a
 //! conflict that the API server sees. Never add a random part.
 
+use clap::ValueEnum;
 use std::fmt;
 
 /// How `TaskRun`s are named: the API server's uniqueness of names is what makes one object a task.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TaskNames {
     /// `task-{taskId}`: task numbers are unique in a namespace.
     #[default]
+    #[value(help = None)]
     ById,
     /// `{serviceName}-task-{taskId}`: each service numbers its own tasks.
+    #[value(help = None)]
     ByService,
 }
 

@@ -2,6 +2,7 @@
 
 use super::name::{ENV_NAME_PATTERN, FILENAME_PATTERN, LABEL_PATTERN, SUBDOMAIN_PATTERN};
 use super::{DEFAULT_HISTORY_LIMIT, MAX_CONTENT_BYTES, RunId};
+use clap::ValueEnum;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
@@ -216,16 +217,34 @@ pub enum ContextUpdatePolicy {
 }
 
 /// A word for where the present version stands.
-#[derive(JsonSchema, ToSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(JsonSchema, ToSchema, ValueEnum, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+#[value(rename_all = "PascalCase")]
 pub enum Phase {
     /// Its pod has not started.
+    #[value(help = None)]
     Pending,
     /// Its pod runs.
+    #[value(help = None)]
     Running,
     /// It ended well.
+    #[value(help = None)]
     Succeeded,
     /// It ended badly, or was cancelled.
+    #[value(help = None)]
     Failed,
+}
+
+impl Phase {
+    /// As it stands in a status.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "Pending",
+            Self::Running => "Running",
+            Self::Succeeded => "Succeeded",
+            Self::Failed => "Failed",
+        }
+    }
 }
 
 /// How a run ended.
@@ -241,6 +260,20 @@ pub enum Outcome {
     Cancelled,
     /// Its Job was gone before its end was seen.
     Unknown,
+}
+
+impl Outcome {
+    /// As it stands in a status.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Succeeded => "Succeeded",
+            Self::Failed => "Failed",
+            Self::Superseded => "Superseded",
+            Self::Cancelled => "Cancelled",
+            Self::Unknown => "Unknown",
+        }
+    }
 }
 
 /// What became of the task.

@@ -5,7 +5,7 @@ use super::object::{full_name, list_of, print_json, print_yaml};
 use super::table::{Cell, Paper};
 use super::{in_namespace, now, text};
 use crate::client::{Filter, PAGE, Tasks, User};
-use crate::crd::TaskNames;
+use crate::crd::{Phase, TaskNames};
 use crate::task::{self, Summary};
 use clap::{Args, ValueEnum};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -27,25 +27,13 @@ pub struct ListArgs {
     service: Option<String>,
     /// Only tasks in this phase
     #[arg(long, value_enum, ignore_case = true)]
-    phase: Option<PhaseArg>,
+    phase: Option<Phase>,
     /// Tasks of all namespaces
     #[arg(short = 'A', long, conflicts_with = "namespace")]
     all_namespaces: bool,
     /// More columns, the whole objects, or their names
     #[arg(short, long, value_name = "FORMAT", value_enum)]
     output: Option<Output>,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum PhaseArg {
-    #[value(name = "Pending")]
-    Pending,
-    #[value(name = "Running")]
-    Running,
-    #[value(name = "Succeeded")]
-    Succeeded,
-    #[value(name = "Failed")]
-    Failed,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -60,8 +48,7 @@ enum Output {
 pub async fn run(args: ListArgs, user: &User) -> Result<ExitCode, Error> {
     let namespace = if args.all_namespaces { Some(String::new()) } else { user.namespace.clone() };
     let tasks = User { namespace, ..user.clone() }.tasks(TaskNames::ById).await?;
-    let phase = args.phase.and_then(|phase| phase.to_possible_value()).map(|value| value.get_name().to_owned());
-    let filter = Filter { service: args.service, phase, limit: Some(PAGE.1), ..Filter::default() };
+    let filter = Filter { service: args.service, phase: args.phase, limit: Some(PAGE.1), ..Filter::default() };
     let listed = match args.output {
         Some(Output::Json) => print_json(&list_of(&objects(&tasks, &filter).await?)),
         Some(Output::Yaml) => print_yaml(&list_of(&objects(&tasks, &filter).await?)),

@@ -6,8 +6,8 @@ use super::object::{Format, print_changed};
 use crate::client::User;
 use crate::crd::{EnvVar, MAX_OBJECT_BYTES, MarkdownFile, TaskNames};
 use crate::task::{self, Submission};
+use clap::Args;
 use clap::builder::ValueHint;
-use clap::{Args, ValueEnum};
 use std::fs;
 use std::io::{Read, stdin};
 use std::path::{Path, PathBuf};
@@ -48,26 +48,16 @@ pub struct SubmitArgs {
     #[arg(long, value_name = "NAME")]
     tag: Option<String>,
     /// How tasks are named here: task-{id}, or {service}-task-{id} where services number their tasks apart
-    #[arg(long, value_name = "SCHEME", env = "TASKRUN_TASK_NAMES", value_enum, default_value_t = Scheme::ById)]
-    task_names: Scheme,
+    #[arg(long, value_name = "SCHEME", env = "TASKRUN_TASK_NAMES", value_enum, default_value_t)]
+    task_names: TaskNames,
     /// Print the object instead of a sentence
     #[arg(short, long, value_name = "FORMAT", value_enum)]
     output: Option<Format>,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum Scheme {
-    ById,
-    ByService,
-}
-
 /// Submits the task.
 pub async fn run(args: SubmitArgs, user: &User) -> Result<ExitCode, Error> {
-    let names = match args.task_names {
-        Scheme::ById => TaskNames::ById,
-        Scheme::ByService => TaskNames::ByService,
-    };
-    let output = args.output;
+    let (names, output) = (args.task_names, args.output);
     let submission = args.submission()?;
     let tasks = user.tasks(names).await?;
     match tasks.submit(&submission).await {

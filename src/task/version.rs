@@ -1,6 +1,6 @@
 //! What became of each version of a task, and whether anything is still to come.
 
-use crate::crd::{CHANGED_BY, Outcome, Phase, RunStatus, TaskRun};
+use crate::crd::{CHANGED_BY, Phase, RunStatus, TaskRun};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::Value;
 
@@ -23,9 +23,9 @@ pub fn versions(task_run: &TaskRun) -> Vec<Version> {
     let judged = status.context_version;
     let phase = |version: u32| status.phase.filter(|_| judged == Some(version)).unwrap_or(Phase::Pending);
     let state = |run: &RunStatus| match run.outcome {
-        Some(outcome) => outcome_word(outcome),
+        Some(outcome) => outcome.as_str(),
         None if run.context_version < present && judged == Some(present) => "Ending",
-        None => phase_word(phase(run.context_version)),
+        None => phase(run.context_version).as_str(),
     };
     let recorded =
         status.runs.iter().map(|run| Version { number: run.context_version, state: state(run), run: run.clone() });
@@ -38,7 +38,7 @@ pub fn versions(task_run: &TaskRun) -> Vec<Version> {
             message: status.message.clone().filter(|_| judged == Some(present)),
             ..RunStatus::default()
         };
-        versions.push(Version { number: present, state: phase_word(phase(present)), run });
+        versions.push(Version { number: present, state: phase(present).as_str(), run });
     }
     versions
 }
@@ -50,25 +50,6 @@ impl Version {
         let end = self.run.completion_time.as_ref().unwrap_or(now);
         let start = self.run.start_time.as_ref()?;
         Some((end.0.as_second() - start.0.as_second()).max(0))
-    }
-}
-
-fn phase_word(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Pending => "Pending",
-        Phase::Running => "Running",
-        Phase::Succeeded => "Succeeded",
-        Phase::Failed => "Failed",
-    }
-}
-
-fn outcome_word(outcome: Outcome) -> &'static str {
-    match outcome {
-        Outcome::Succeeded => "Succeeded",
-        Outcome::Failed => "Failed",
-        Outcome::Superseded => "Superseded",
-        Outcome::Cancelled => "Cancelled",
-        Outcome::Unknown => "Unknown",
     }
 }
 
