@@ -5,12 +5,12 @@
 
 mod agents;
 mod cache;
-pub mod leader;
 mod observe;
 mod written;
 
 use crate::client::{ApiServer, Error};
 use crate::crd::{TASK_LABEL, TaskNames, TaskRun};
+use crate::leader::Leadership;
 use crate::metrics::Metrics;
 use crate::plan::{Next, Plan, Step, plan};
 use cache::{Caches, Guarded, GuardedAgent};
@@ -22,7 +22,6 @@ use kube::core::DynamicObject;
 use kube::runtime::controller::{self, Action, Config, Controller};
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::{WatchStreamExt, watcher};
-use leader::Leadership;
 use std::collections::HashMap;
 use std::future::{Future, Ready, ready};
 use std::sync::{Arc, Mutex, PoisonError};

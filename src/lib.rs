@@ -19,8 +19,12 @@ pub mod api;
 pub mod cli;
 /// Every call to the API server.
 pub mod client;
+/// The time of day.
+pub mod clock;
 /// Observe, plan, execute.
 pub mod controller;
+/// Of all replicas one acts.
+pub mod leader;
 /// Every metric.
 pub mod metrics;
 /// `kubectl taskrun`.

@@ -24,8 +24,6 @@ use crate::task;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::engine::ArgValueCompleter;
 use error::Error;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use k8s_openapi::jiff::Timestamp;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -137,12 +135,6 @@ impl UserArgs {
     fn user(self) -> User {
         User { kubeconfig: self.kubeconfig, context: self.context, namespace: self.namespace }
     }
-}
-
-/// The time, for what is shown as elapsed.
-#[expect(clippy::disallowed_methods, reason = "people look at it now; everything else is told the time")]
-fn now() -> Time {
-    Time(Timestamp::now())
 }
 
 /// Puts the place of an error into words: the namespace may not be there, which a list does not tell.

@@ -5,20 +5,22 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each room with those that it may import.
-const ARROWS: [(&str, &[&str]); 13] = [
+const ARROWS: [(&str, &[&str]); 15] = [
     ("crd", &[]),
     ("admission", &["crd"]),
     ("plan", &["crd", "admission"]),
     ("task", &["crd", "admission"]),
     ("client", &["crd", "plan", "task"]),
-    ("controller", &["crd", "plan", "client", "metrics"]),
+    ("clock", &[]),
+    ("leader", &["clock", "client", "metrics"]),
+    ("controller", &["clock", "crd", "plan", "client", "leader", "metrics"]),
     ("webhook", &["crd", "admission", "metrics"]),
-    ("api", &["crd", "admission", "task", "client"]),
-    ("plugin", &["crd", "task", "client"]),
+    ("api", &["clock", "crd", "admission", "task", "client"]),
+    ("plugin", &["clock", "crd", "task", "client"]),
     ("server", &["api", "webhook", "metrics"]),
     ("metrics", &["admission"]),
     ("telemetry", &[]),
-    ("cli", &["api", "crd", "client", "controller", "metrics", "server", "telemetry", "webhook"]),
+    ("cli", &["api", "clock", "crd", "client", "controller", "leader", "metrics", "server", "telemetry", "webhook"]),
 ];
 const PURE: [&str; 4] = ["crd", "admission", "plan", "task"];
 /// What no pure room says.

@@ -26,6 +26,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
 
 use crate::client::{Endpoint, Tasks};
+use crate::clock::now;
 
 /// Most tokens whose clients are kept.
 const SESSIONS: u64 = 200;
@@ -133,8 +134,7 @@ impl Sessions {
         check(&self.new_tokens)?;
         let tasks = self.endpoint.tasks(token)?;
         let user = tasks.fetch_user().await?;
-        #[expect(clippy::disallowed_methods, reason = "the token's end is a time of day")]
-        let life = life(token, Timestamp::now());
+        let life = life(token, now());
         let (limit, streams) = (RateLimiter::direct(self.quota), Arc::new(Semaphore::new(STREAMS)));
         let session = Arc::new(Session { tasks, user, limit, streams, life });
         self.known.insert(key, session.clone());

@@ -2,16 +2,16 @@
 
 use crate::api;
 use crate::client::{ApiServer, Endpoint};
-use crate::controller::leader::{Candidate, Leadership};
+use crate::clock::now;
 use crate::controller::{self, Settings};
 use crate::crd::{TaskNames, is_label};
+use crate::leader::{Candidate, Leadership};
 use crate::metrics::Metrics;
 use crate::server::{self, Readiness, tls};
 use crate::{telemetry, webhook};
 use actix_web::dev::Server;
 use clap::{Args, ValueEnum};
 use futures::future::{BoxFuture, FutureExt, Shared, join_all};
-use k8s_openapi::jiff::Timestamp;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::error::Error;
 use std::net::SocketAddr;
@@ -117,9 +117,7 @@ async fn serve(args: RunArgs) -> Result<(), Box<dyn Error>> {
     let (metrics, readiness) = (Arc::new(Metrics::new()?), Readiness::default());
     let api_server = ApiServer::connect().await?;
     let names = args.task_names;
-    #[expect(clippy::disallowed_methods, reason = "the certificate's life begins now")]
-    let now = Timestamp::now();
-    let (tls, ca) = tls::self_signed(&args.hosts(), now)?;
+    let (tls, ca) = tls::self_signed(&args.hosts(), now())?;
     let state = webhook::State { names, metrics: metrics.clone() };
     let webhook =
         server::webhook(args.webhook_addr, tls.clone(), state).map_err(|e| listen_error(args.webhook_addr, &e))?;

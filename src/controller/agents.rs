@@ -1,10 +1,11 @@
 //! The Agent's `Valid` condition: each generation is tried once, as a dry run.
 
-use super::cache::{now, unquoted};
-use super::leader::Leadership;
+use super::cache::unquoted;
 use super::{BACKOFF, PAGE_SIZE, WATCH_SECONDS};
 use crate::client::{ApiServer, Error};
+use crate::clock::now;
 use crate::crd::{Agent, AgentStatus};
+use crate::leader::Leadership;
 use crate::plan::{build_trial_job, is_judged, judge_agent};
 use futures::StreamExt;
 use kube::ResourceExt;

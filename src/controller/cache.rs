@@ -3,11 +3,11 @@
 //! They wake the reconciler and let it see that nothing is to be done. No markdown is kept, and
 //! nothing is decided on them alone that writes.
 
+use crate::clock::now;
 use crate::crd::{Agent, QUEUE_ANNOTATION, TASK_LABEL, TASK_RUN_LABEL, TaskNames, TaskRun};
 use crate::plan::{Next, Observed, is_owned, plan};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
-use k8s_openapi::jiff::Timestamp;
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{ObjectRef, Store, store};
@@ -138,12 +138,6 @@ impl Caches {
 /// An error without what it quotes, which may be anything that the object holds.
 pub fn unquoted(error: &str) -> String {
     error.split('"').step_by(2).collect::<Vec<_>>().join("…")
-}
-
-/// The time, read in one place.
-#[expect(clippy::disallowed_methods, reason = "the reconciler's one look at the clock")]
-pub fn now() -> Timestamp {
-    Timestamp::now()
 }
 
 /// The TaskRun that a pod belongs to, also where the pod was orphaned.

@@ -1,8 +1,8 @@
 //! Observing: what the API server says now of one TaskRun and all that belongs to it.
 
 use super::Context;
-use super::cache::now;
 use crate::client::Error;
+use crate::clock::now;
 use crate::crd::{Agent, TASK_RUN_UID_LABEL, TaskRun, TaskRunSpec};
 use crate::plan::{Observed, is_finished, is_owned, is_queued, is_suspended, task_selector};
 use k8s_openapi::NamespaceResourceScope;

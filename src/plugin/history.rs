@@ -3,8 +3,9 @@
 use super::error::{Error, note};
 use super::object::{print_json, print_yaml};
 use super::table::{Cell, Paper};
-use super::{TaskArg, in_namespace, now, text};
+use super::{TaskArg, in_namespace, text};
 use crate::client::Tasks;
+use crate::clock::now;
 use crate::crd::TaskRun;
 use crate::task::{self, Change, Code, Files, Version, changes, versions};
 use clap::{Args, ValueEnum};
@@ -104,7 +105,7 @@ fn changes_of(versions: &[Version], files: &BTreeMap<u32, Files>) -> Vec<Changes
 }
 
 fn print_table(versions: &[Version], changes: &[Changes]) -> Result<(), Error> {
-    let now = now();
+    let now = Time(now());
     let rows: Vec<Vec<Cell>> =
         versions.iter().zip(changes).map(|(version, changes)| row(version, changes, &now)).collect();
     for line in Paper::stdout().table(&HEADER, &rows) {

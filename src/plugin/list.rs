@@ -3,8 +3,9 @@
 use super::error::{Error, note};
 use super::object::{full_name, list_of, print_json, print_yaml};
 use super::table::{Cell, Paper};
-use super::{in_namespace, now, text};
+use super::{in_namespace, text};
 use crate::client::{Filter, PAGE, Tasks, User};
+use crate::clock::now;
 use crate::crd::{Phase, TaskNames};
 use crate::task::{self, Summary};
 use clap::{Args, ValueEnum};
@@ -110,7 +111,7 @@ fn print_names(rows: &[Summary]) -> Result<(), Error> {
 }
 
 fn print_table(tasks: &Tasks, found: &[Summary], wide: bool) -> Result<(), Error> {
-    let (all, now) = (tasks.namespace.is_empty(), now());
+    let (all, now) = (tasks.namespace.is_empty(), Time(now()));
     let rows: Vec<Vec<Cell>> = found.iter().map(|task| row(task, all, wide, &now)).collect();
     for line in Paper::stdout().table(&header(all, wide), &rows) {
         writeln!(stdout(), "{line}")?;

@@ -4,8 +4,9 @@ use super::board::{Board, Row};
 use super::error::{Error, note};
 use super::list::elapsed;
 use super::table::{Cell, Paper};
-use super::{completion, in_namespace, now};
+use super::{completion, in_namespace};
 use crate::client::Tasks;
+use crate::clock::now;
 use crate::task::{self, Code};
 use clap::Args;
 use clap_complete::engine::ArgValueCompleter;
@@ -74,7 +75,7 @@ pub async fn run(args: WatchArgs, tasks: &Tasks) -> Result<ExitCode, Error> {
             _ = resized.recv() => vec![],
             _ = tick.tick() => vec![],
         };
-        screen.show(&board, &changed, &now())?;
+        screen.show(&board, &changed, &Time(now()))?;
         if let Some(name) = board.missing() {
             let missing = task::Error::new(Code::NotFound, format!("taskruns.orchestrator.io {name:?} not found"));
             return Err(in_namespace(tasks, missing).await);

@@ -5,8 +5,8 @@
 //! candidate's own clock. The leader stops by itself some seconds earlier, counted from the moment
 //! before it sent its last renewal. So a paused leader finds, when it wakes, that its time is over.
 
-use super::cache::now;
 use crate::client::{ApiServer, Error};
+use crate::clock::now;
 use crate::metrics::Metrics;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
