@@ -17,13 +17,14 @@ pub use error::Error;
 pub use logs::{LogItem, LogOptions};
 pub use queues::Queues;
 pub use tasks::{Filter, PAGE, Page, Tasks};
+pub use webhooks::{Address, SERVICE, WEBHOOK_CONFIGURATION, Webhook, ca_bundle, host, is_addressed, server_name};
 
 use crate::crd::{Agent, MANAGED_BY, TaskNames, TaskRun, reason};
 use crate::plan::{Notice, Step};
 use error::{bounded, gone_is_conflict, refusal};
+use futures::{Stream, StreamExt};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference, PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{
@@ -31,26 +32,28 @@ use kube::api::{
 };
 use kube::core::{DeserializeGuard, GroupVersionKind};
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::fmt::Debug;
+use std::future::ready;
 use std::time::Duration;
 
 /// Field manager of what the reconciler writes.
 pub const FIELD_MANAGER: &str = MANAGED_BY;
-/// Field manager of the webhook configurations' `clientConfig`.
-pub const WEBHOOK_FIELD_MANAGER: &str = "taskrun-operator-webhook";
-/// Name of both webhook configurations, as in `webhook-config/`.
-pub const WEBHOOK_CONFIGURATION: &str = "taskrun-operator";
 /// Kueue's Workload, as newer and older ones serve it.
 const WORKLOAD_VERSIONS: [&str; 2] = ["kueue.x-k8s.io/v1beta2", "kueue.x-k8s.io/v1beta1"];
 /// Kueue's label on a Workload: the uid of its Job.
 const WORKLOAD_JOB_LABEL: &str = "kueue.x-k8s.io/job-uid";
+/// The API server ends a watch after this many seconds. Five later kube gives up one that is silent, and
+/// opens it anew; if that is on a dead connection, too, the client's read timeout ends it after 30 s more.
+/// So a dead watch is replaced within a minute.
+pub const WATCH_SECONDS: u32 = 20;
 /// The longest that a connection may be silent. Calls have their own end, but not the list and the opening
 /// of a watch: on a connection that is half open they would wait for ever. It is longer than a watch may be
-/// silent (`controller::WATCH_SECONDS` and five), so that no living one is cut.
+/// silent (`WATCH_SECONDS` and five), so that no living one is cut.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The API server.
@@ -252,10 +255,7 @@ impl ApiServer {
     {
         let preconditions = Preconditions { uid: Some(uid.to_owned()), resource_version: version.cloned() };
         let params = params.preconditions(preconditions);
-        match bounded(self.api::<K>(Some(namespace)).delete(name, &params)).await {
-            Err(Error::Call(kube::Error::Api(status))) if status.code == 404 => Ok(()),
-            other => other.map(|_| ()),
-        }
+        was_there(bounded(self.api::<K>(Some(namespace)).delete(name, &params)).await).map(|_| ())
     }
 
     async fn patch<K>(&self, namespace: &str, name: &str, patch: &Value) -> Result<(), Error>
@@ -350,17 +350,67 @@ impl ApiServer {
         Ok(())
     }
 
-    /// Writes a Lease, under its resourceVersion; creates it where it has none.
+    /// Writes an object of our own, under its resourceVersion; creates it where it has none.
     ///
     /// # Errors
     /// See [`Error`]: a conflict if somebody else was faster.
-    pub async fn write_lease(&self, namespace: &str, lease: &Lease) -> Result<(), Error> {
-        let (api, params) = (self.api::<Lease>(Some(namespace)), PostParams::default());
-        match &lease.metadata.resource_version {
-            None => bounded(api.create(&params, lease)).await?,
-            Some(_) => bounded(api.replace(&lease.name_any(), &params, lease)).await?,
+    pub async fn write<K>(&self, namespace: &str, object: &K) -> Result<K, Error>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Serialize + DeserializeOwned + Debug,
+    {
+        let (api, params) = (self.api::<K>(Some(namespace)), PostParams::default());
+        match &object.meta().resource_version {
+            None => bounded(api.create(&params, object)).await,
+            Some(_) => bounded(api.replace(&object.name_any(), &params, object)).await,
+        }
+    }
+
+    /// Deletes an object of our own; returns whether it was there.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn remove<K>(&self, namespace: &str, name: &str) -> Result<bool, Error>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
+    {
+        was_there(bounded(self.api::<K>(Some(namespace)).delete(name, &DeleteParams::default())).await)
+    }
+}
+
+/// One object as it comes and goes; nothing where it is not there. Errors are told, and tried again.
+pub fn watch_one<K>(api: Api<K>, name: &str) -> impl Stream<Item = Option<K>> + Send + use<K>
+where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    let config = watcher::Config::default().fields(&format!("metadata.name={name}")).timeout(WATCH_SECONDS);
+    let mut found = None;
+    watcher(api, config).default_backoff().filter_map(move |event| {
+        let told = match event {
+            Ok(watcher::Event::Init) => {
+                found = None;
+                None
+            }
+            Ok(watcher::Event::InitApply(object)) => {
+                found = Some(object);
+                None
+            }
+            Ok(watcher::Event::InitDone) => Some(found.take()),
+            Ok(watcher::Event::Apply(object)) => Some(Some(object)),
+            Ok(watcher::Event::Delete(_)) => Some(None),
+            Err(error) => {
+                tracing::warn!(%error, "failed to watch");
+                None
+            }
         };
-        Ok(())
+        ready(told)
+    })
+}
+
+fn was_there<T>(deleted: Result<T, Error>) -> Result<bool, Error> {
+    match deleted {
+        Ok(_) => Ok(true),
+        Err(Error::Call(kube::Error::Api(status))) if status.code == 404 => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

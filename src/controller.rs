@@ -8,7 +8,7 @@ mod cache;
 mod observe;
 mod written;
 
-use crate::client::{ApiServer, Error};
+use crate::client::{ApiServer, Error, WATCH_SECONDS};
 use crate::crd::{TASK_LABEL, TaskNames, TaskRun};
 use crate::leader::Leadership;
 use crate::metrics::Metrics;
@@ -34,10 +34,6 @@ const CONCURRENCY: u16 = 32;
 const GRACE: Duration = Duration::from_secs(20);
 /// Plans in one reconcile: a start takes four, each conflict one more.
 const MAX_ROUNDS: usize = 12;
-/// The API server ends a watch after this many seconds. Five later kube gives up one that is silent, and
-/// opens it anew; if that is on a dead connection, too, the client's read timeout ends it after 30 s more.
-/// So a dead watch is replaced within a minute.
-const WATCH_SECONDS: u32 = 20;
 /// Objects a page of a list: the page, not the store, is what takes memory.
 const PAGE_SIZE: u32 = 50;
 /// First and longest wait after errors of one object.

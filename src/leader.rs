@@ -157,7 +157,7 @@ impl Candidate {
             return Ok(());
         }
         let sent = Instant::now();
-        self.api_server.write_lease(&self.namespace, &self.build_lease(metadata, spec)).await?;
+        self.api_server.write(&self.namespace, &self.build_lease(metadata, spec)).await?;
         self.is_fresh = false;
         self.stand_until(Some(sent + TERM));
         Ok(())
@@ -221,6 +221,6 @@ impl Candidate {
             Some(spec) if spec.holder_identity.as_ref() == Some(&self.identity) => spec.holder_identity = None,
             _ => return Ok(()),
         }
-        self.api_server.write_lease(&self.namespace, &lease).await
+        self.api_server.write(&self.namespace, &lease).await.map(|_| ())
     }
 }

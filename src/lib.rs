@@ -5,6 +5,8 @@
 // pure: no async, client, clock, files or environment
 /// Judges writes: the next version, and every rule that is broken.
 pub mod admission;
+/// What is served by TLS, who trusts it, and when the next one is due.
+pub mod certificate;
 /// The API: `TaskRun` and `Agent`.
 pub mod crd;
 /// Decides the next writes for one `TaskRun`.
@@ -29,6 +31,8 @@ pub mod leader;
 pub mod metrics;
 /// `kubectl taskrun`.
 pub mod plugin;
+/// The certificate and the webhook configurations.
+pub mod rotator;
 /// Listeners and TLS.
 pub mod server;
 /// Logs.

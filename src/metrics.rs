@@ -3,6 +3,7 @@
 //! Nothing that a user wrote is ever a label: values come from fixed words in this file.
 
 use crate::admission::{Decision, Operation, Webhook};
+use k8s_openapi::jiff::Timestamp;
 use prometheus::{
     Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
     register_histogram_vec_with_registry, register_int_counter_vec_with_registry, register_int_gauge_with_registry,
@@ -20,6 +21,9 @@ pub struct Metrics {
     reconciles: IntCounterVec,
     reconcile_seconds: HistogramVec,
     leader: IntGauge,
+    certificate_end: IntGauge,
+    certificate_loads: IntCounterVec,
+    certificate_loaded: IntGauge,
 }
 
 impl Metrics {
@@ -60,7 +64,36 @@ impl Metrics {
             Opts::new("taskrun_leader", "1 in the process that holds the Lease and reconciles, 0 in a standby."),
             registry
         )?;
-        Ok(Self { registry, reviews, review_seconds, reconciles, reconcile_seconds, leader })
+        let certificate_end = register_int_gauge_with_registry!(
+            Opts::new(
+                "taskrun_certificate_expiry_timestamp_seconds",
+                "When the certificate that is served ends, in seconds since 1970; 0 while there is none."
+            ),
+            registry
+        )?;
+        let certificate_loads = register_int_counter_vec_with_registry!(
+            Opts::new("taskrun_certificate_loads_total", "Certificates read anew, by result."),
+            &["result"],
+            registry
+        )?;
+        let certificate_loaded = register_int_gauge_with_registry!(
+            Opts::new(
+                "taskrun_certificate_last_load_successful",
+                "0 where the newest certificate could not be read: a former one goes on being served."
+            ),
+            registry
+        )?;
+        Ok(Self {
+            registry,
+            reviews,
+            review_seconds,
+            reconciles,
+            reconcile_seconds,
+            leader,
+            certificate_end,
+            certificate_loads,
+            certificate_loaded,
+        })
     }
 
     /// An admission review was answered.
@@ -94,6 +127,17 @@ impl Metrics {
     /// This process reconciles from now on, or no longer.
     pub fn leads(&self, leads: bool) {
         self.leader.set(leads.into());
+    }
+
+    /// A certificate with this end is served from now on.
+    pub fn certificate_served(&self, not_after: Timestamp) {
+        self.certificate_end.set(not_after.as_second());
+    }
+
+    /// A certificate was read, or could not be.
+    pub fn certificate_loaded(&self, ok: bool) {
+        self.certificate_loads.with_label_values(&[if ok { "ok" } else { "error" }]).inc();
+        self.certificate_loaded.set(ok.into());
     }
 
     /// All metrics in Prometheus' text format.

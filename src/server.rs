@@ -1,7 +1,11 @@
 //! The listeners: webhook (TLS), PM API (TLS, or plain HTTP on loopback) and admin (plain HTTP: `/livez`, `/readyz`,
 //! `/metrics`).
 
+mod clients;
 pub mod tls;
+
+pub use clients::Clients;
+pub use tls::Served;
 
 use crate::metrics::Metrics;
 use crate::{api, webhook};
@@ -28,24 +32,38 @@ const API_KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// The longest that a request in flight is waited for at the end.
 const STOP_SECONDS: u64 = 15;
 
+const STOPPING: &str = "stopping";
+
 /// Whether this process can do its work, as `/readyz` says, or why not.
 #[derive(Clone)]
-pub struct Readiness(Arc<RwLock<Result<(), &'static str>>>);
+pub struct Readiness(Arc<RwLock<Result<(), String>>>);
 
 impl Default for Readiness {
     fn default() -> Self {
-        Self(Arc::new(RwLock::new(Err("starting"))))
+        Self(Arc::new(RwLock::new(Err("starting".to_owned()))))
     }
 }
 
 impl Readiness {
-    /// Says so, or why not.
-    pub fn set(&self, ready: Result<(), &'static str>) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = ready;
+    /// This process is ending: it is not ready again.
+    pub fn stop(&self) {
+        self.set(Err(STOPPING.to_owned()));
     }
 
-    fn get(&self) -> Result<(), &'static str> {
-        *self.0.read().unwrap_or_else(PoisonError::into_inner)
+    /// Says so, or why not.
+    pub fn set(&self, ready: Result<(), String>) {
+        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if *known != ready && !known.as_ref().is_err_and(|why| why == STOPPING) {
+            match &ready {
+                Ok(()) => tracing::info!("ready"),
+                Err(why) => tracing::warn!(why, "not ready"),
+            }
+            *known = ready;
+        }
+    }
+
+    fn get(&self) -> Result<(), String> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 

@@ -5,24 +5,42 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each room with those that it may import.
-const ARROWS: [(&str, &[&str]); 15] = [
+const ARROWS: [(&str, &[&str]); 17] = [
     ("crd", &[]),
     ("admission", &["crd"]),
     ("plan", &["crd", "admission"]),
     ("task", &["crd", "admission"]),
     ("client", &["crd", "plan", "task"]),
     ("clock", &[]),
+    ("certificate", &[]),
+    ("rotator", &["certificate", "client", "clock", "leader", "metrics", "server"]),
     ("leader", &["clock", "client", "metrics"]),
     ("controller", &["clock", "crd", "plan", "client", "leader", "metrics"]),
     ("webhook", &["crd", "admission", "metrics"]),
     ("api", &["clock", "crd", "admission", "task", "client"]),
     ("plugin", &["clock", "crd", "task", "client"]),
-    ("server", &["api", "webhook", "metrics"]),
+    ("server", &["api", "certificate", "webhook", "metrics"]),
     ("metrics", &["admission"]),
     ("telemetry", &[]),
-    ("cli", &["api", "clock", "crd", "client", "controller", "leader", "metrics", "server", "telemetry", "webhook"]),
+    (
+        "cli",
+        &[
+            "api",
+            "certificate",
+            "clock",
+            "crd",
+            "client",
+            "controller",
+            "leader",
+            "metrics",
+            "rotator",
+            "server",
+            "telemetry",
+            "webhook",
+        ],
+    ),
 ];
-const PURE: [&str; 4] = ["crd", "admission", "plan", "task"];
+const PURE: [&str; 5] = ["certificate", "crd", "admission", "plan", "task"];
 /// What no pure room says.
 const IMPURE: [&str; 14] = [
     "async fn",

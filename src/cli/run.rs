@@ -1,27 +1,28 @@
 //! `taskrun-operator run`: webhook, reconciler, PM API and admin endpoints in one process.
 
 use crate::api;
-use crate::client::{ApiServer, Endpoint};
-use crate::clock::now;
+use crate::certificate::Rotation;
+use crate::client::{Address, ApiServer, Endpoint, SERVICE, host};
 use crate::controller::{self, Settings};
 use crate::crd::{TaskNames, is_label};
-use crate::leader::{Candidate, Leadership};
+use crate::leader::Candidate;
 use crate::metrics::Metrics;
-use crate::server::{self, Readiness, tls};
+use crate::rotator::{Rotator, Source};
+use crate::server::{self, Clients, Readiness, Served, tls};
 use crate::{telemetry, webhook};
 use actix_web::dev::Server;
 use clap::{Args, ValueEnum};
 use futures::future::{BoxFuture, FutureExt, Shared, join_all};
+use k8s_openapi::jiff::SignedDuration;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::error::Error;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// How often to see whether the webhook configurations still name us.
-const LOOK_AGAIN: Duration = Duration::from_secs(10);
 /// How long to wait before what must be there at the start is looked for again.
 const RETRY: Duration = Duration::from_secs(2);
 
@@ -48,7 +49,10 @@ pub struct RunArgs {
     #[command(flatten)]
     api: ApiArgs,
 
-    /// Namespace of the operator's own Service, which its certificate names, and of its Lease
+    #[command(flatten)]
+    tls: TlsArgs,
+
+    /// Namespace of the operator's own Service, which its certificate names, of its Lease and of its Secret
     #[arg(long, value_name = "NAME", env = "POD_NAMESPACE", default_value = "taskrun-system")]
     operator_namespace: String,
 
@@ -74,6 +78,35 @@ pub struct RunArgs {
     /// Log filter: a level, or module=level pairs
     #[arg(long, value_name = "FILTER", env = "RUST_LOG", default_value = "info,actix_server=warn")]
     log: String,
+}
+
+/// The certificate: by default a replica makes one, keeps it in the Secret taskrun-operator-tls for all, renews it when
+/// two thirds of its life are over, and writes its CA into the webhook configurations.
+#[derive(Args)]
+struct TlsArgs {
+    /// How long a certificate is good, in hours, minutes and seconds: at least 10s
+    #[arg(long, value_name = "DURATION", env = "TASKRUN_CERT_LIFETIME", default_value = "2160h", value_parser = lifetime)]
+    cert_lifetime: SignedDuration,
+
+    /// Folder with tls.crt and tls.key that somebody else renews, such as cert-manager, and whose CA somebody else
+    /// writes into the webhook configurations. Both files are read anew when they change
+    #[arg(long, value_name = "DIR", env = "TASKRUN_CERT_DIR", conflicts_with = "cert_lifetime")]
+    cert_dir: Option<PathBuf>,
+
+    /// File with the CAs (PEM) of clients that may call the webhook: those of the certificate that the API server is
+    /// given by --admission-control-config-file. Without it everybody may who reaches the port
+    #[arg(long, value_name = "FILE", env = "TASKRUN_CLIENT_CA")]
+    client_ca: Option<PathBuf>,
+
+    /// Common name that such a client's certificate must have; repeatable
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "TASKRUN_CLIENT_NAME",
+        default_value = "kube-apiserver",
+        value_delimiter = ','
+    )]
+    client_name: Vec<String>,
 }
 
 /// The PM API: off without an address.
@@ -117,17 +150,18 @@ async fn serve(args: RunArgs) -> Result<(), Box<dyn Error>> {
     let (metrics, readiness) = (Arc::new(Metrics::new()?), Readiness::default());
     let api_server = ApiServer::connect().await?;
     let names = args.task_names;
-    let (tls, ca) = tls::self_signed(&args.hosts(), now())?;
+    let (served, clients) = (Arc::new(Served::default()), args.tls.clients()?);
     let state = webhook::State { names, metrics: metrics.clone() };
-    let webhook =
-        server::webhook(args.webhook_addr, tls.clone(), state).map_err(|e| listen_error(args.webhook_addr, &e))?;
+    let known = clients.as_ref().map(|(_, clients)| clients.clone());
+    let webhook = server::webhook(args.webhook_addr, tls::config(served.clone(), known), state)
+        .map_err(|e| listen_error(args.webhook_addr, &e))?;
     let admin = server::admin(args.admin_addr, readiness.clone(), metrics.clone())
         .map_err(|e| listen_error(args.admin_addr, &e))?;
     let stop = stop_signal()?.boxed().shared();
     let mut servers = vec![webhook.handle(), admin.handle()];
     actix_web::rt::spawn(webhook);
     actix_web::rt::spawn(admin);
-    if let Some(api) = args.api(tls, stop.clone()).await? {
+    if let Some(api) = args.api(tls::config(served.clone(), None), stop.clone()).await? {
         servers.push(api.handle());
         actix_web::rt::spawn(api);
     }
@@ -146,8 +180,17 @@ async fn serve(args: RunArgs) -> Result<(), Box<dyn Error>> {
     });
     let controllers = actix_web::rt::spawn(join_all(controllers));
     let mut leading = actix_web::rt::spawn(candidate.run(stop.clone(), controllers));
-    let url = args.webhook_url.clone();
-    let registering = actix_web::rt::spawn(register(api_server, ca, url, leadership, readiness.clone()));
+    let rotator = Rotator {
+        api_server,
+        address: Address { namespace: args.operator_namespace.clone(), url: args.webhook_url.clone() },
+        source: args.source(),
+        served,
+        clients,
+        readiness: readiness.clone(),
+        metrics,
+        leadership,
+    };
+    actix_web::rt::spawn(rotator.run());
     tracing::info!(webhook = %args.webhook_addr, admin = %args.admin_addr, "started");
 
     tokio::select! {
@@ -155,8 +198,7 @@ async fn serve(args: RunArgs) -> Result<(), Box<dyn Error>> {
         _ = &mut leading => return Err("the reconciler has ended".into()),
     }
     tracing::info!(seconds = args.shutdown_delay, "stopping: serving on for a while");
-    registering.abort();
-    readiness.set(Err("stopping"));
+    readiness.stop();
     // the Lease is released meanwhile
     tokio::select! {
         () = tokio::time::sleep(Duration::from_secs(args.shutdown_delay)) => {}
@@ -191,49 +233,20 @@ async fn check_names(api_server: &ApiServer, args: &RunArgs) -> Result<(), Box<d
     Ok(())
 }
 
-/// Keeps the webhook known while this process leads: each has a certificate of its own.
-async fn register(
-    api_server: ApiServer,
-    ca: String,
-    url: Option<String>,
-    leadership: Leadership,
-    readiness: Readiness,
-) {
-    readiness.set(Err("standby"));
-    while leadership.acquired().await {
-        tokio::select! {
-            biased;
-            () = leadership.lost() => readiness.set(Err("standby")),
-            () = keep_registered(&api_server, &ca, url.as_deref(), &readiness) => {}
-        }
-    }
-}
-
-/// Ready while the webhook is known.
-async fn keep_registered(api_server: &ApiServer, ca: &str, url: Option<&str>, readiness: &Readiness) {
-    loop {
-        match api_server.register_webhooks(ca, url).await {
-            Ok(false) => {}
-            Ok(true) => tracing::info!("wrote the webhook configurations: ready"),
-            Err(error) => {
-                tracing::warn!(%error, "failed to write the webhook configurations: is webhook-config/ applied?");
-                readiness.set(Err("the webhook is not registered"));
-                tokio::time::sleep(RETRY).await;
-                continue;
-            }
-        }
-        readiness.set(Ok(()));
-        tokio::time::sleep(LOOK_AGAIN).await;
-    }
-}
-
 impl RunArgs {
     /// What the API server may call the webhook.
     fn hosts(&self) -> Vec<String> {
-        let service = format!("taskrun-operator.{}.svc", self.operator_namespace);
-        let url = self.webhook_url.as_ref().and_then(|url| url.parse::<actix_web::http::Uri>().ok());
-        let host = url.and_then(|url| url.host().map(|host| host.trim_matches(['[', ']']).to_owned()));
+        let service = format!("{SERVICE}.{}.svc", self.operator_namespace);
+        let host = self.webhook_url.as_deref().and_then(host);
         [Some(service), host].into_iter().flatten().collect()
+    }
+
+    /// Where the certificate comes from.
+    fn source(&self) -> Source {
+        match &self.tls.cert_dir {
+            Some(folder) => Source::Mounted(folder.clone()),
+            None => Source::Managed(Rotation { hosts: self.hosts(), lifetime: self.tls.cert_lifetime }),
+        }
     }
 
     /// The PM API's listener, if there is to be one.
@@ -264,13 +277,31 @@ impl RunArgs {
     }
 }
 
+impl TlsArgs {
+    /// Who may call the webhook, if that is to be checked.
+    fn clients(&self) -> Result<Option<(PathBuf, Arc<Clients>)>, String> {
+        let Some(file) = &self.client_ca else { return Ok(None) };
+        let read = std::fs::read(file).map_err(|error| error.to_string());
+        let clients = read.and_then(|bundle| Clients::new(&bundle, self.client_name.clone()));
+        let clients = clients.map_err(|problem| format!("--client-ca {}: {problem}", file.display()))?;
+        Ok(Some((file.clone(), Arc::new(clients))))
+    }
+}
+
+fn lifetime(text: &str) -> Result<SignedDuration, String> {
+    let lifetime: SignedDuration = text.parse().map_err(|_| "must be such as 2160h, 90m or 45s".to_owned())?;
+    let (least, most) = (SignedDuration::from_secs(10), SignedDuration::from_hours(24 * 3650));
+    let is_bounded = (least..=most).contains(&lifetime);
+    is_bounded.then_some(lifetime).ok_or_else(|| "must be from 10s to 87600h (ten years)".to_owned())
+}
+
 fn namespace(text: &str) -> Result<String, String> {
     let is_name = is_label(text) && text.len() <= 63;
     is_name.then(|| text.to_owned()).ok_or_else(|| "must be lower-case letters, digits and '-'".to_owned())
 }
 
 fn https_url(text: &str) -> Result<String, String> {
-    let url: actix_web::http::Uri = text.parse().map_err(|_| "not a URL".to_owned())?;
+    let url: http::Uri = text.parse().map_err(|_| "not a URL".to_owned())?;
     match (url.scheme_str(), url.host(), url.path()) {
         (Some("https"), Some(_), "/" | "") => Ok(text.to_owned()),
         _ => Err("must be https://HOST:PORT, without a path".to_owned()),

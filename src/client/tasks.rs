@@ -2,7 +2,7 @@
 
 use super::error::{CALL_TIMEOUT, root};
 use super::queues::Queues;
-use super::{READ_TIMEOUT, access};
+use super::{READ_TIMEOUT, WATCH_SECONDS, access};
 use crate::crd::{Agent, MarkdownFile, Phase, TASK_RUN_UID_LABEL, TaskNames, TaskRun};
 use crate::task::{self, Code, Error, Summary};
 use futures::{Stream, StreamExt};
@@ -15,8 +15,6 @@ use kube::{Api, Client, Config, Resource, ResourceExt};
 use serde_json::Value;
 use std::future::{Future, ready};
 
-/// Seconds after which a watch is opened anew, shorter than a connection may be silent.
-const WATCH_SECONDS: u32 = 20;
 /// Refusals in a row, with growing waits between them, that an API server which starts is forgiven.
 const MAX_REFUSALS: u32 = 4;
 /// What a list has if the caller does not say, and the most that he may have.

@@ -1,8 +1,8 @@
 //! The Agent's `Valid` condition: each generation is tried once, as a dry run.
 
 use super::cache::unquoted;
-use super::{BACKOFF, PAGE_SIZE, WATCH_SECONDS};
-use crate::client::{ApiServer, Error};
+use super::{BACKOFF, PAGE_SIZE};
+use crate::client::{ApiServer, Error, WATCH_SECONDS};
 use crate::clock::now;
 use crate::crd::{Agent, AgentStatus};
 use crate::leader::Leadership;

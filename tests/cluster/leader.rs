@@ -15,7 +15,8 @@ fn seconds(from: Timestamp, to: Timestamp) -> f64 {
     to.duration_since(from).as_secs_f64()
 }
 
-/// A second operator, which stands by.
+/// A second operator, which stands by. It has an address of its own, which only the leader makes known: it is ready when
+/// it leads.
 fn standby(cluster: &Cluster) -> Operator {
     let operator = Operator::launch(cluster, &["--shutdown-delay=5"]);
     wait_standby(&operator);
@@ -24,7 +25,7 @@ fn standby(cluster: &Cluster) -> Operator {
 
 fn wait_standby(operator: &Operator) {
     let started = Instant::now();
-    while operator.http("/readyz").is_none_or(|answer| !answer.ends_with("not ready: standby")) {
+    while operator.http("/readyz").is_none_or(|answer| !answer.ends_with("is called at another address")) {
         assert!(started.elapsed() < PATIENCE, "no standby: {}", operator.log());
         sleep(Duration::from_millis(20));
     }
