@@ -9,6 +9,9 @@ mod pair;
 mod rotation;
 mod trust;
 
+#[cfg(test)]
+mod tests;
+
 pub use issue::{CLOCK_SKEW, Issued, issue};
 pub use pair::{Pair, common_name};
 pub use rotation::{Observed, Rotation, Step, Stored};
@@ -39,7 +42,7 @@ pub enum Error {
 }
 
 impl Error {
-    fn unreadable(place: &'static str, problem: impl ToString) -> Self {
-        Self::Unreadable { place, problem: problem.to_string() }
+    fn unreadable(place: &'static str, problem: impl Into<String>) -> Self {
+        Self::Unreadable { place, problem: problem.into() }
     }
 }

@@ -21,9 +21,14 @@ pub struct Metrics {
     reconciles: IntCounterVec,
     reconcile_seconds: HistogramVec,
     leader: IntGauge,
-    certificate_end: IntGauge,
-    certificate_loads: IntCounterVec,
-    certificate_loaded: IntGauge,
+    certificate: Certificate,
+}
+
+/// Of the certificate that is served.
+struct Certificate {
+    end: IntGauge,
+    loads: IntCounterVec,
+    loaded: IntGauge,
 }
 
 impl Metrics {
@@ -64,36 +69,8 @@ impl Metrics {
             Opts::new("taskrun_leader", "1 in the process that holds the Lease and reconciles, 0 in a standby."),
             registry
         )?;
-        let certificate_end = register_int_gauge_with_registry!(
-            Opts::new(
-                "taskrun_certificate_expiry_timestamp_seconds",
-                "When the certificate that is served ends, in seconds since 1970; 0 while there is none."
-            ),
-            registry
-        )?;
-        let certificate_loads = register_int_counter_vec_with_registry!(
-            Opts::new("taskrun_certificate_loads_total", "Certificates read anew, by result."),
-            &["result"],
-            registry
-        )?;
-        let certificate_loaded = register_int_gauge_with_registry!(
-            Opts::new(
-                "taskrun_certificate_last_load_successful",
-                "0 where the newest certificate could not be read: a former one goes on being served."
-            ),
-            registry
-        )?;
-        Ok(Self {
-            registry,
-            reviews,
-            review_seconds,
-            reconciles,
-            reconcile_seconds,
-            leader,
-            certificate_end,
-            certificate_loads,
-            certificate_loaded,
-        })
+        let certificate = Certificate::new(&registry)?;
+        Ok(Self { registry, reviews, review_seconds, reconciles, reconcile_seconds, leader, certificate })
     }
 
     /// An admission review was answered.
@@ -131,13 +108,13 @@ impl Metrics {
 
     /// A certificate with this end is served from now on.
     pub fn certificate_served(&self, not_after: Timestamp) {
-        self.certificate_end.set(not_after.as_second());
+        self.certificate.end.set(not_after.as_second());
     }
 
     /// A certificate was read, or could not be.
     pub fn certificate_loaded(&self, ok: bool) {
-        self.certificate_loads.with_label_values(&[if ok { "ok" } else { "error" }]).inc();
-        self.certificate_loaded.set(ok.into());
+        self.certificate.loads.with_label_values(&[if ok { "ok" } else { "error" }]).inc();
+        self.certificate.loaded.set(ok.into());
     }
 
     /// All metrics in Prometheus' text format.
@@ -147,5 +124,30 @@ impl Metrics {
         // writing to memory cannot fail
         let _ = TextEncoder::new().encode(&self.registry.gather(), &mut text);
         text
+    }
+}
+
+impl Certificate {
+    fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let end = register_int_gauge_with_registry!(
+            Opts::new(
+                "taskrun_certificate_expiry_timestamp_seconds",
+                "When the certificate that is served ends, in seconds since 1970; 0 while there is none."
+            ),
+            registry
+        )?;
+        let loads = register_int_counter_vec_with_registry!(
+            Opts::new("taskrun_certificate_loads_total", "Certificates read anew, by result."),
+            &["result"],
+            registry
+        )?;
+        let loaded = register_int_gauge_with_registry!(
+            Opts::new(
+                "taskrun_certificate_last_load_successful",
+                "0 where the newest certificate could not be read: a former one goes on being served."
+            ),
+            registry
+        )?;
+        Ok(Self { end, loads, loaded })
     }
 }

@@ -64,15 +64,23 @@ enum Event {
     Files,
 }
 
+/// An object, as far as it is known.
+#[derive(Clone, Default)]
+enum Seen<T> {
+    #[default]
+    NotYet,
+    Gone,
+    There(T),
+}
+
 /// What is known.
 #[derive(Default)]
 struct Known {
-    /// The Secret, once it was looked for.
-    secret: Option<Option<Secret>>,
+    secret: Seen<Secret>,
     /// What could last be read of it.
     stored: Option<Stored>,
-    /// The configurations, in the order of [`Webhook::ALL`], once they were looked for.
-    configurations: [Option<Option<DynamicObject>>; 2],
+    /// In the order of [`Webhook::ALL`].
+    configurations: [Seen<DynamicObject>; 2],
     /// What each was when it was last there.
     last: [Option<DynamicObject>; 2],
     /// The bundle that both name, and since when.
@@ -168,9 +176,10 @@ impl Rotator {
     fn trusts(&self, known: &Known, pair: &Pair) -> Result<(), String> {
         for (webhook, configuration) in Webhook::ALL.into_iter().zip(&known.configurations) {
             let name = WEBHOOK_CONFIGURATION;
-            let Some(configuration) = configuration else { return Err("starting".to_owned()) };
-            let Some(configuration) = configuration else {
-                return Err(format!("{} {name} is not there: apply webhook-config/", webhook.kind()));
+            let configuration = match configuration {
+                Seen::NotYet => return Err("starting".to_owned()),
+                Seen::Gone => return Err(format!("{} {name} is not there: apply webhook-config/", webhook.kind())),
+                Seen::There(configuration) => configuration,
             };
             if !is_addressed(configuration, webhook, &self.address) {
                 return Err(format!("{} {name} says that the webhook is called at another address", webhook.kind()));
@@ -200,13 +209,13 @@ impl Rotator {
 
     fn read_clients(&self, known: &mut Known) {
         let Some((file, clients)) = &self.clients else { return };
-        let read = std::fs::read(file).map_err(|error| error.to_string());
-        let trusted = read.and_then(|bundle| match bundle == known.client_ca {
-            true => Ok(()),
-            false => {
-                known.client_ca.clone_from(&bundle);
-                clients.trust(&bundle)
-            }
+        let read = std::fs::read(file);
+        if read.as_ref().is_ok_and(|bundle| *bundle == known.client_ca) {
+            return;
+        }
+        let trusted = read.map_err(|error| error.to_string()).and_then(|bundle| {
+            known.client_ca.clone_from(&bundle);
+            clients.trust(&bundle)
         });
         if let Err(problem) = trusted {
             tracing::warn!(file = %file.display(), problem, "failed to load the CAs of clients: going on with the former");
@@ -214,10 +223,25 @@ impl Rotator {
     }
 }
 
+impl<T> From<Option<T>> for Seen<T> {
+    fn from(found: Option<T>) -> Self {
+        found.map_or(Self::Gone, Self::There)
+    }
+}
+
+impl<T> Seen<T> {
+    fn there(&self) -> Option<&T> {
+        match self {
+            Self::There(found) => Some(found),
+            Self::NotYet | Self::Gone => None,
+        }
+    }
+}
+
 impl Known {
     fn note(&mut self, event: Event) {
         match event {
-            Event::Secret(found) => self.secret = Some(found),
+            Event::Secret(found) => self.secret = found.into(),
             Event::Configuration(number, found) => self.note_configuration(number, found),
             Event::Files => {}
         }
@@ -227,6 +251,6 @@ impl Known {
         if found.is_some() {
             self.last[number].clone_from(&found);
         }
-        self.configurations[number] = Some(found);
+        self.configurations[number] = found.into();
     }
 }

@@ -10,7 +10,7 @@ use crate::metrics::Metrics;
 use crate::rotator::{Rotator, Source};
 use crate::server::{self, Clients, Readiness, Served, tls};
 use crate::{telemetry, webhook};
-use actix_web::dev::Server;
+use actix_web::dev::{Server, ServerHandle};
 use clap::{Args, ValueEnum};
 use futures::future::{BoxFuture, FutureExt, Shared, join_all};
 use k8s_openapi::jiff::SignedDuration;
@@ -200,14 +200,20 @@ async fn serve(args: RunArgs) -> Result<(), Box<dyn Error>> {
     tracing::info!(seconds = args.shutdown_delay, "stopping: serving on for a while");
     readiness.stop();
     // the Lease is released meanwhile
+    drain(Duration::from_secs(args.shutdown_delay), servers).await?;
+    leading.await??;
+    Ok(())
+}
+
+/// Serves on until nobody sends any more, or until one is asked again to end.
+async fn drain(delay: Duration, servers: Vec<ServerHandle>) -> std::io::Result<()> {
     tokio::select! {
-        () = tokio::time::sleep(Duration::from_secs(args.shutdown_delay)) => {}
+        () = tokio::time::sleep(delay) => {}
         () = stop_signal()? => {}
     }
     for server in servers {
         server.stop(true).await;
     }
-    leading.await??;
     Ok(())
 }
 

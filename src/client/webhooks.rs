@@ -85,13 +85,11 @@ pub fn is_addressed(configuration: &DynamicObject, webhook: Webhook, address: &A
 #[must_use]
 pub fn server_name(configuration: &DynamicObject) -> String {
     let config = client_config(configuration);
-    match config["url"].as_str() {
-        Some(url) => host(url).unwrap_or_default(),
-        None => {
-            let part = |field: &str| config["service"][field].as_str().unwrap_or_default();
-            format!("{}.{}.svc", part("name"), part("namespace"))
-        }
+    if let Some(url) = config["url"].as_str() {
+        return host(url).unwrap_or_default();
     }
+    let part = |field: &str| config["service"][field].as_str().unwrap_or_default();
+    format!("{}.{}.svc", part("name"), part("namespace"))
 }
 
 /// The host of a URL, an IPv6 address without its brackets.

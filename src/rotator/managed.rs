@@ -1,6 +1,6 @@
 //! Our own certificate, in a Secret that all replicas share.
 
-use super::{Known, LOOK_AGAIN, RETRY, Rotator, Source};
+use super::{Known, LOOK_AGAIN, RETRY, Rotator, Seen, Source};
 use crate::certificate::{Observed, Rotation, Step, Stored};
 use crate::client::{Error, Webhook, ca_bundle};
 use crate::clock::now;
@@ -18,7 +18,7 @@ const MAX_STEPS: usize = 6;
 impl Rotator {
     /// Takes in what the Secret holds.
     pub(super) fn read_secret(&self, known: &mut Known) {
-        let Some(Some(secret)) = &known.secret else { return };
+        let Some(secret) = known.secret.there() else { return };
         match Stored::parse(secret.data.as_ref().unwrap_or(&std::collections::BTreeMap::new())) {
             Ok(stored) => {
                 self.accept(known, stored.current.clone());
@@ -34,14 +34,15 @@ impl Rotator {
     /// What the replica that leads does: renews the Secret, and keeps the webhook configurations true to it.
     pub(super) async fn lead(&self, known: &mut Known) -> Result<Duration, Error> {
         for number in 0..known.configurations.len() {
-            let Some(configuration) = &known.configurations[number] else { return Ok(LOOK_AGAIN) };
-            if let Some(stored) = configuration.clone() {
-                self.register(number, &stored, None, known).await?;
+            match known.configurations[number].clone() {
+                Seen::NotYet => return Ok(LOOK_AGAIN),
+                Seen::Gone => {}
+                Seen::There(stored) => self.register(number, &stored, None, known).await?,
             }
         }
         let Source::Managed(rotation) = &self.source else { return Ok(LOOK_AGAIN) };
         for _ in 0..MAX_STEPS {
-            match self.plan(rotation, known)? {
+            match plan(rotation, known) {
                 None => return Ok(LOOK_AGAIN),
                 Some(Step::Rest(rest)) => return Ok(rest.try_into().unwrap_or(RETRY)),
                 Some(Step::Publish) => self.publish(known).await?,
@@ -51,37 +52,8 @@ impl Rotator {
         Ok(RETRY)
     }
 
-    /// What is next, if all is known that it depends on.
-    fn plan(&self, rotation: &Rotation, known: &mut Known) -> Result<Option<Step>, Error> {
-        let Some(secret) = &known.secret else { return Ok(None) };
-        let data = secret.as_ref().and_then(|secret| secret.data.as_ref());
-        let stored = data.and_then(|data| Stored::parse(data).ok());
-        let live: Vec<Vec<u8>> = known.configurations.iter().flatten().map(bundle).collect();
-        let wanted = stored.as_ref().map(|stored| stored.bundle.as_bytes());
-        let is_published = wanted.is_some_and(|wanted| live.iter().all(|live| live == wanted));
-        known.published = match known.published.take() {
-            Some((bundle, since)) if is_published && Some(bundle.as_slice()) == wanted => Some((bundle, since)),
-            _ => is_published.then(|| (live[0].clone(), Instant::now())),
-        };
-        let settled = known.published.as_ref().map(|(_, since)| since.elapsed());
-        let observed = Observed {
-            stored: stored.as_ref(),
-            last: known.stored.as_ref(),
-            live: &live.iter().map(Vec::as_slice).collect::<Vec<_>>(),
-            settled: settled.and_then(|settled| SignedDuration::try_from(settled).ok()),
-            now: now(),
-        };
-        match rotation.step(observed) {
-            Ok(step) => Ok(Some(step)),
-            Err(error) => {
-                tracing::warn!(%error, "failed to renew the certificate");
-                Ok(None)
-            }
-        }
-    }
-
     async fn store(&self, stored: &Stored, known: &mut Known) -> Result<(), Error> {
-        let found = known.secret.clone().flatten();
+        let found = known.secret.there().cloned();
         let secret = Secret {
             data: Some(stored.data()),
             ..found.unwrap_or_else(|| Secret {
@@ -96,7 +68,7 @@ impl Rotator {
         };
         let written = self.api_server.write(&self.address.namespace, &secret).await?;
         tracing::info!(rotating = stored.next.is_some(), "wrote the certificate's Secret");
-        known.secret = Some(Some(written));
+        known.secret = Seen::There(written);
         self.read_secret(known);
         Ok(())
     }
@@ -106,15 +78,14 @@ impl Rotator {
             return Ok(());
         };
         for (number, webhook) in Webhook::ALL.into_iter().enumerate() {
-            match known.configurations[number].clone().flatten() {
-                Some(stored) => self.register(number, &stored, Some(&wanted), known).await?,
-                None => {
-                    let last = known.last[number].clone();
-                    let restored = self.api_server.restore_webhook(webhook, last, &self.address, &wanted).await?;
-                    tracing::warn!(kind = webhook.kind(), "the webhook configuration was gone: made it again");
-                    known.note_configuration(number, Some(restored));
-                }
+            if let Some(stored) = known.configurations[number].there().cloned() {
+                self.register(number, &stored, Some(&wanted), known).await?;
+                continue;
             }
+            let last = known.last[number].clone();
+            let restored = self.api_server.restore_webhook(webhook, last, &self.address, &wanted).await?;
+            tracing::warn!(kind = webhook.kind(), "the webhook configuration was gone: made it again");
+            known.note_configuration(number, Some(restored));
         }
         Ok(())
     }
@@ -135,7 +106,30 @@ impl Rotator {
     }
 }
 
-/// What a configuration names; nothing where it is gone.
-fn bundle(configuration: &Option<DynamicObject>) -> Vec<u8> {
-    configuration.as_ref().map(ca_bundle).unwrap_or_default()
+/// What is next, if all is known that it depends on.
+fn plan(rotation: &Rotation, known: &mut Known) -> Option<Step> {
+    if matches!(known.secret, Seen::NotYet) {
+        return None;
+    }
+    let data = known.secret.there().and_then(|secret| secret.data.as_ref());
+    let stored = data.and_then(|data| Stored::parse(data).ok());
+    // one that is gone names nobody
+    let bundle = |configuration: &Seen<_>| configuration.there().map(ca_bundle).unwrap_or_default();
+    let live = known.configurations.each_ref().map(bundle);
+    let wanted = stored.as_ref().map(|stored| stored.bundle.as_bytes());
+    let is_published = wanted.is_some_and(|wanted| live.iter().all(|live| live == wanted));
+    known.published = match known.published.take() {
+        Some((bundle, since)) if is_published && Some(bundle.as_slice()) == wanted => Some((bundle, since)),
+        _ => is_published.then(|| (live[0].clone(), Instant::now())),
+    };
+    let settled = known.published.as_ref().map(|(_, since)| since.elapsed());
+    let observed = Observed {
+        stored: stored.as_ref(),
+        last: known.stored.as_ref(),
+        live: &live.each_ref().map(Vec::as_slice),
+        settled: settled.and_then(|settled| SignedDuration::try_from(settled).ok()),
+        now: now(),
+    };
+    let step = rotation.step(observed);
+    step.inspect_err(|error| tracing::warn!(%error, "failed to renew the certificate")).ok()
 }
