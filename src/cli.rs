@@ -2,6 +2,7 @@
 
 mod crds;
 mod run;
+mod uninstall;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -18,6 +19,9 @@ struct Cli {
 enum Command {
     /// Serve the admission webhook and reconcile TaskRuns
     Run(Box<run::RunArgs>),
+    /// Take out of the cluster what would be in the way without the operator: the webhook configurations, the
+    /// finalizers of TaskRuns, its Secret and its Lease. TaskRuns, Jobs and CRDs stay. End the operator first
+    Uninstall(uninstall::UninstallArgs),
     /// Print the CRDs as YAML
     Crds(crds::CrdsArgs),
 }
@@ -27,6 +31,7 @@ enum Command {
 pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run(args) => run::run(*args),
+        Command::Uninstall(args) => uninstall::run(&args),
         Command::Crds(args) => crds::run(&args),
     };
     match result {

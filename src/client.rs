@@ -25,7 +25,7 @@ use error::{bounded, gone_is_conflict, refusal};
 use futures::{Stream, StreamExt};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, ObjectReference, PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{
     ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, Preconditions, TypeMeta,
@@ -283,6 +283,58 @@ impl ApiServer {
         }
         found.metadata.finalizers = Some(finalizers.to_vec());
         bounded(api.replace(name, &posted(), &found)).await.map(|_| ()).map_err(gone_is_conflict)
+    }
+
+    /// Whether a namespace is gone, or going.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn is_ending(&self, namespace: &str) -> Result<bool, Error> {
+        let found = bounded(Api::<Namespace>::all(self.client.clone()).get_metadata_opt(namespace)).await?;
+        Ok(found.is_none_or(|found| found.metadata.deletion_timestamp.is_some()))
+    }
+
+    /// Takes a finalizer off all TaskRuns of a namespace, or of all; returns off how many.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn remove_finalizer(&self, namespace: Option<&str>, finalizer: &str) -> Result<usize, Error> {
+        let (mut page, mut freed) = (ListParams::default().limit(500), 0);
+        loop {
+            let list = match bounded(self.api::<TaskRun>(namespace).list_metadata(&page)).await {
+                Ok(list) => list,
+                // the CRD is gone, and every TaskRun with it
+                Err(Error::Call(kube::Error::Api(status))) if status.code == 404 => return Ok(freed),
+                Err(error) => return Err(error),
+            };
+            for found in list.items {
+                freed += usize::from(self.free(found.metadata, finalizer).await?);
+            }
+            match list.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => page = page.continue_token(&token),
+                None => return Ok(freed),
+            }
+        }
+    }
+
+    /// Takes a finalizer off a TaskRun; returns whether it had it.
+    async fn free(&self, mut found: ObjectMeta, finalizer: &str) -> Result<bool, Error> {
+        let (namespace, name) = (found.namespace.take().unwrap_or_default(), found.name.take().unwrap_or_default());
+        loop {
+            let (uid, mut finalizers) = (found.uid.unwrap_or_default(), found.finalizers.unwrap_or_default());
+            if !finalizers.iter().any(|other| other == finalizer) {
+                return Ok(false);
+            }
+            finalizers.retain(|other| other != finalizer);
+            let version = found.resource_version.as_ref();
+            match self.set_finalizers(&namespace, &name, &uid, version, &finalizers).await {
+                Err(Error::Conflict(_)) => {}
+                other => return other.map(|()| true),
+            }
+            let api = self.api::<TaskRun>(Some(&namespace));
+            let Some(newer) = bounded(api.get_metadata_opt(&name)).await? else { return Ok(false) };
+            found = newer.metadata;
+        }
     }
 
     async fn patch_workload(&self, namespace: &str, name: &str, patch: &Value) -> Result<(), Error> {

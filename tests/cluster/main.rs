@@ -6,6 +6,7 @@
 
 mod admission;
 mod api;
+mod certificates;
 mod hostile;
 mod kept;
 mod leader;
@@ -20,4 +21,5 @@ mod settings;
 mod support;
 mod terminal;
 mod thousand;
+mod uninstall;
 mod writers;

@@ -8,7 +8,7 @@ use kube::{Api, Client, Config};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -43,25 +43,24 @@ impl Cluster {
 
     /// An empty one.
     pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// An empty one, whose API server gets these arguments, too.
+    pub fn start_with(apiserver_args: &[&str]) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::SeqCst);
-        let build = Command::new("tests/control-plane/build.sh").current_dir(ROOT).stderr(Stdio::inherit()).output();
-        let build = build.expect("tests/control-plane/build.sh is there");
-        assert!(build.status.success(), "the control plane could not be built");
-        let binaries = PathBuf::from(String::from_utf8(build.stdout).expect("a path").trim());
+        let binaries = build_control_plane();
         let folder = std::env::temp_dir().join(format!("taskrun-test-{}-{number}", std::process::id()));
-        let mut launcher = Command::new(binaries.join("control-plane"))
-            .arg("--dir")
-            .arg(&folder)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("the launcher starts");
-        let mut line = String::new();
-        BufReader::new(launcher.stdout.take().expect("a pipe")).read_line(&mut line).expect("a line");
-        let kubeconfig = PathBuf::from(line.trim());
-        assert!(kubeconfig.is_file(), "the control plane did not start");
+        let (launcher, kubeconfig) = launch(&binaries, &folder, apiserver_args);
         Self { launcher, binaries, folder, kubeconfig }
+    }
+
+    /// Ends all of it, and starts it again with the same data, as the only node of a cluster does.
+    pub fn restart(&mut self) {
+        drop(self.launcher.stdin.take());
+        let _ = self.launcher.wait();
+        (self.launcher, self.kubeconfig) = launch(&self.binaries, &self.folder, &[]);
     }
 
     /// The process of one of its components.
@@ -135,6 +134,11 @@ impl Cluster {
         path
     }
 
+    /// A path in its folder.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
     /// A client as admin.
     pub async fn client(&self) -> Client {
         let kubeconfig = Kubeconfig::read_from(&self.kubeconfig).expect("a kubeconfig");
@@ -190,6 +194,30 @@ impl Drop for Cluster {
             let _ = std::fs::remove_dir_all(&self.folder);
         }
     }
+}
+
+fn launch(binaries: &Path, folder: &Path, apiserver_args: &[&str]) -> (Child, PathBuf) {
+    let mut launcher = Command::new(binaries.join("control-plane"))
+        .arg("--dir")
+        .arg(folder)
+        .args(apiserver_args.iter().map(|arg| format!("--apiserver-arg={arg}")))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the launcher starts");
+    let mut line = String::new();
+    BufReader::new(launcher.stdout.take().expect("a pipe")).read_line(&mut line).expect("a line");
+    let kubeconfig = PathBuf::from(line.trim());
+    assert!(kubeconfig.is_file(), "the control plane did not start");
+    (launcher, kubeconfig)
+}
+
+/// The folder of the control plane's executables, built where they are not yet.
+pub fn build_control_plane() -> PathBuf {
+    let build = Command::new("tests/control-plane/build.sh").current_dir(ROOT).stderr(Stdio::inherit()).output();
+    let build = build.expect("tests/control-plane/build.sh is there");
+    assert!(build.status.success(), "the control plane could not be built");
+    PathBuf::from(String::from_utf8(build.stdout).expect("a path").trim())
 }
 
 /// A call, from the audit log.
@@ -397,8 +425,8 @@ pub fn markdown(files: &[(&str, &str)]) -> Value {
 pub struct Operator {
     wrapper: Child,
     pid: String,
-    port: u16,
-    admin: u16,
+    webhook: SocketAddr,
+    admin: SocketAddr,
     kubeconfig: PathBuf,
     log: PathBuf,
 }
@@ -413,10 +441,26 @@ impl Operator {
 
     /// Starts it under the shipped RBAC.
     pub fn launch(cluster: &Cluster, args: &[&str]) -> Self {
-        let (port, admin) = (free_port(), free_port());
-        let kubeconfig = operator_kubeconfig(cluster, port);
-        let log = cluster.folder.join(format!("operator-{port}.log"));
-        Self::spawn(port, admin, kubeconfig, log, args)
+        let loopback = || SocketAddr::from(([127, 0, 0, 1], free_port()));
+        Self::launch_at(cluster, [loopback(), loopback()], args)
+    }
+
+    /// The same, with its webhook and admin endpoints there. On loopback the API server finds it by its URL, elsewhere
+    /// by its Service.
+    pub fn launch_at(cluster: &Cluster, [webhook, admin]: [SocketAddr; 2], args: &[&str]) -> Self {
+        let name = operator_name(webhook);
+        let kubeconfig = operator_kubeconfig(cluster, &name);
+        let log = cluster.folder.join(format!("{name}.log"));
+        Self::spawn([webhook, admin], kubeconfig, log, &[], args)
+    }
+
+    /// The same, with these files in its environment.
+    pub fn launch_in(cluster: &Cluster, env: &[(&str, &Path)], args: &[&str]) -> Self {
+        let webhook = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let admin = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let name = operator_name(webhook);
+        let kubeconfig = operator_kubeconfig(cluster, &name);
+        Self::spawn([webhook, admin], kubeconfig, cluster.folder.join(format!("{name}.log")), env, args)
     }
 
     /// Waits until it ends by itself, and returns its log.
@@ -433,21 +477,36 @@ impl Operator {
 
     /// Starts it again after its end, at the same address.
     pub fn restart(self, args: &[&str]) -> Self {
-        let (port, admin, kubeconfig, log) = (self.port, self.admin, self.kubeconfig.clone(), self.log.clone());
+        let (addresses, kubeconfig, log) = ([self.webhook, self.admin], self.kubeconfig.clone(), self.log.clone());
         drop(self);
-        Self::spawn(port, admin, kubeconfig, log, args)
+        Self::spawn(addresses, kubeconfig, log, &[], args)
     }
 
-    fn spawn(port: u16, admin: u16, kubeconfig: PathBuf, log: PathBuf, args: &[&str]) -> Self {
-        let addresses = [
-            format!("--webhook-addr=127.0.0.1:{port}"),
-            format!("--webhook-url=https://127.0.0.1:{port}"),
-            format!("--admin-addr=127.0.0.1:{admin}"),
-        ];
+    fn spawn(
+        [webhook, admin]: [SocketAddr; 2],
+        kubeconfig: PathBuf,
+        log: PathBuf,
+        env: &[(&str, &Path)],
+        args: &[&str],
+    ) -> Self {
+        let mut addresses = vec![format!("--webhook-addr={webhook}"), format!("--admin-addr={admin}")];
+        if webhook.ip().is_loopback() {
+            addresses.push(format!("--webhook-url=https://{webhook}"));
+        }
         let args = addresses.iter().map(String::as_str).chain(args.iter().copied());
         // a name of its own, and the same after a restart: it need not wait for its own Lease
-        let (wrapper, pid) = spawn_operator(&kubeconfig, &log, &format!("operator-{port}"), args);
-        Self { wrapper, pid, port, admin, kubeconfig, log }
+        let (wrapper, pid) = spawn_operator(&kubeconfig, &log, &operator_name(webhook), env, args);
+        Self { wrapper, pid, webhook, admin, kubeconfig, log }
+    }
+
+    /// Where its webhook listens.
+    pub fn webhook(&self) -> SocketAddr {
+        self.webhook
+    }
+
+    /// Where its admin endpoints listen.
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
     }
 
     /// Waits for `/readyz`.
@@ -462,9 +521,7 @@ impl Operator {
 
     /// What an admin endpoint answers, with its head.
     pub fn http(&self, path: &str) -> Option<String> {
-        let mut stream = std::net::TcpStream::connect(("127.0.0.1", self.admin)).ok()?;
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
-        std::io::read_to_string(stream).ok()
+        get(self.admin, path)
     }
 
     /// The log so far.
@@ -500,12 +557,24 @@ impl Drop for Operator {
     }
 }
 
+/// What an address answers, with its head.
+pub fn get(address: SocketAddr, path: &str) -> Option<String> {
+    let mut stream = std::net::TcpStream::connect(address).ok()?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
+    std::io::read_to_string(stream).ok()
+}
+
+fn operator_name(webhook: SocketAddr) -> String {
+    format!("operator-{webhook}").replace(['.', ':'], "-")
+}
+
 /// The operator's process in a shell that outlives nobody: it kills the operator when the end of its
 /// standard input comes. Returns the operator's pid with it.
 pub fn spawn_operator<'a>(
     kubeconfig: &Path,
     log: &Path,
     pod: &str,
+    env: &[(&str, &Path)],
     args: impl Iterator<Item = &'a str>,
 ) -> (Child, String) {
     let log = std::fs::OpenOptions::new().create(true).append(true).open(log).expect("a log file");
@@ -517,6 +586,7 @@ pub fn spawn_operator<'a>(
         .env("KUBECONFIG", kubeconfig)
         .env("TASKRUN_SHUTDOWN_DELAY", "0")
         .env("POD_NAME", pod)
+        .envs(env.iter().copied())
         .env("RUST_LOG", "info,taskrun_operator=debug,actix_server=warn")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -528,9 +598,9 @@ pub fn spawn_operator<'a>(
     (wrapper, pid.trim().to_owned())
 }
 
-fn operator_kubeconfig(cluster: &Cluster, port: u16) -> PathBuf {
+fn operator_kubeconfig(cluster: &Cluster, name: &str) -> PathBuf {
     let token = cluster.kubectl(&["-n", "taskrun-system", "create", "token", "taskrun-operator"]).ok();
-    cluster.kubeconfig(&format!("operator-{port}"), |kubeconfig| {
+    cluster.kubeconfig(name, |kubeconfig| {
         kubeconfig["users"][0]["user"] = json!({"token": token.trim()});
     })
 }

@@ -74,7 +74,7 @@ impl Process {
         // a lease of its own: the plans' operators are no replicas of each other
         let own = format!("--operator-namespace={}", settings.namespace);
         let args = [webhook, admin, &namespace, &own].into_iter();
-        let (wrapper, pid) = spawn_operator(&settings.kubeconfig, &settings.log, pod, args);
+        let (wrapper, pid) = spawn_operator(&settings.kubeconfig, &settings.log, pod, &[], args);
         Self { wrapper, pid }
     }
 }
