@@ -290,6 +290,18 @@ fn chain(hours: u64) -> Issued {
     Issued { ca: root.pem(), certificate: leaf.pem() + &middle.pem(), key: key.serialize_pem() }
 }
 
+/// What makes the API server show this certificate to webhooks: `--admission-control-config-file`.
+fn calling_as((certificate, key): &(String, String), write: impl FnOnce(&str) -> String) -> String {
+    let user = json!({"client-certificate-data": base64(certificate), "client-key-data": base64(key)});
+    let kubeconfig = json!({"apiVersion": "v1", "kind": "Config", "users": [{"name": "*", "user": user}]});
+    let (version, kubeconfig) = ("apiserver.config.k8s.io/v1", write(&kubeconfig.to_string()));
+    let configuration =
+        json!({"apiVersion": version, "kind": "WebhookAdmissionConfiguration", "kubeConfigFile": kubeconfig});
+    let plugin = |name: &str| json!({"name": name, "configuration": configuration});
+    let plugins = [plugin("MutatingAdmissionWebhook"), plugin("ValidatingAdmissionWebhook")];
+    json!({"apiVersion": version, "kind": "AdmissionConfiguration", "plugins": plugins}).to_string()
+}
+
 #[test]
 fn the_api_server_can_be_asked_for_its_own_certificate() {
     let folder = std::env::temp_dir().join(format!("taskrun-client-ca-{}", std::process::id()));
@@ -310,19 +322,8 @@ fn the_api_server_can_be_asked_for_its_own_certificate() {
         CertifiedIssuer::self_signed(ca("ours"), key()).expect("a CA"),
         CertifiedIssuer::self_signed(ca("other"), key()).expect("a CA"),
     );
-    let (certificate, private) = client("kube-apiserver", &ours);
-    let user = json!({"client-certificate-data": base64(&certificate), "client-key-data": base64(&private)});
-    let kubeconfig = json!({"apiVersion": "v1", "kind": "Config", "users": [{"name": "*", "user": user}]});
-    let kubeconfig = file("webhooks.kubeconfig", &kubeconfig.to_string());
-    let plugin = |name: &str| {
-        let configuration = json!({"apiVersion": "apiserver.config.k8s.io/v1", "kind": "WebhookAdmissionConfiguration",
-            "kubeConfigFile": kubeconfig});
-        json!({"name": name, "configuration": configuration})
-    };
-    let plugins = [plugin("MutatingAdmissionWebhook"), plugin("ValidatingAdmissionWebhook")];
-    let admission =
-        json!({"apiVersion": "apiserver.config.k8s.io/v1", "kind": "AdmissionConfiguration", "plugins": plugins});
-    let admission = file("admission.json", &admission.to_string());
+    let right = client("kube-apiserver", &ours);
+    let admission = file("admission.json", &calling_as(&right, |kubeconfig| file("webhooks.kubeconfig", kubeconfig)));
     let cluster = Cluster::start_with(&[&format!("--admission-control-config-file={admission}")]);
     cluster.install();
     let (trusted, stranger) = (file("ca.pem", &ours.pem()), client("somebody", &ours));
@@ -343,7 +344,6 @@ fn the_api_server_can_be_asked_for_its_own_certificate() {
     assert_eq!(ask(None), "000", "without a certificate");
     assert_eq!(ask(Some(&stranger)), "000", "with another name");
     assert_eq!(ask(Some(&client("kube-apiserver", &other))), "000", "of another CA");
-    let right = (certificate, private);
     assert_eq!(ask(Some(&right)), "400", "the right one, with a body that is no review");
 
     // the file is read anew; one that holds nothing changes nothing

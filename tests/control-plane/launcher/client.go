@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"time"
 )
 
@@ -49,6 +50,10 @@ func (c *client) serviceAccountExists() error {
 // createNode creates a node, whose kubelet has this port, and waits until kwok has made it ready.
 func (c *client) createNode(ctx context.Context, name string, kubeletPort int) error {
 	const resources = `{"cpu": "512", "memory": "4Ti", "pods": "100000"}`
+	// In a folder that was used before it is there, with the port of then.
+	if _, err := c.call("DELETE", "/api/v1/nodes/"+name, ""); err != nil && !strings.Contains(err.Error(), "404 Not Found") {
+		return err
+	}
 	_, err := c.call("POST", "/api/v1/nodes", fmt.Sprintf(`{"apiVersion": "v1", "kind": "Node",
 		"metadata": {"name": %q, "annotations": {"kwok.x-k8s.io/node": "fake"}, "labels": {"kubernetes.io/hostname": %[1]q}},
 		"status": {"allocatable": %[2]s, "capacity": %[2]s, "daemonEndpoints": {"kubeletEndpoint": {"Port": %[3]d}}}}`,

@@ -59,7 +59,7 @@ func parseOptions() (options, error) {
 	if err != nil {
 		return o, err
 	}
-	flag.StringVar(&o.dir, "dir", "", "`folder` for keys, data and logs, kept at the end (default a temporary one, removed at the end);\n"+
+	flag.StringVar(&o.dir, "dir", "", "`folder` for keys, data and logs, kept at the end, from which it can be started again (default a temporary one, removed at the end);\n"+
 		"kubectl logs shows logs/NAMESPACE/POD.log in it, which a test writes")
 	flag.StringVar(&o.bin, "bin", filepath.Dir(executable), "`folder` of etcd, kube-apiserver, kube-controller-manager, kube-scheduler and kwok")
 	flag.StringVar(&o.stages, "stages", "", "kwok Stages that play the kubelet (default the `file` built in)")
