@@ -5,19 +5,54 @@
 use crate::admission::{Decision, Operation, Webhook};
 use k8s_openapi::jiff::Timestamp;
 use prometheus::{
-    Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
-    register_histogram_vec_with_registry, register_int_counter_vec_with_registry, register_int_gauge_with_registry,
+    Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+    register_histogram_vec_with_registry, register_int_counter_vec_with_registry, register_int_counter_with_registry,
+    register_int_gauge_with_registry,
 };
 use std::time::Duration;
 
 /// Buckets of admission, in seconds: a review takes well under a millisecond.
 const REVIEW_BUCKETS: [f64; 11] = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 1.0, 10.0];
 
+/// Why a request to the webhook was not reviewed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// Neither `/mutate` nor `/validate`.
+    Path,
+    /// Not posted.
+    Method,
+    /// Not JSON, by its head.
+    ContentType,
+    /// More bytes than a review has.
+    TooLarge,
+    /// Its body did not come in time.
+    Slow,
+    /// Its body ended too early.
+    CutOff,
+    /// Shed: there was no room for its body.
+    Memory,
+    /// Shed: it would have waited too long.
+    Time,
+}
+
+/// A review that is being read or judged, until dropped.
+pub struct InFlight(IntGauge);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
 /// The operator's metrics.
 pub struct Metrics {
     registry: Registry,
     reviews: IntCounterVec,
     review_seconds: HistogramVec,
+    refused: IntCounterVec,
+    in_flight: IntGauge,
+    body_bytes: IntGauge,
+    closed: IntCounter,
     reconciles: IntCounterVec,
     reconcile_seconds: HistogramVec,
     leader: IntGauge,
@@ -38,13 +73,11 @@ impl Metrics {
     /// If two have one name.
     pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
-        let reviews = register_int_counter_vec_with_registry!(
-            Opts::new(
-                "taskrun_admission_reviews_total",
-                "Admission reviews answered. The API server asks again for every retry of a contended write."
-            ),
+        let reviews = counters(
+            &registry,
+            "taskrun_admission_reviews_total",
+            "Admission reviews answered. The API server asks again for every retry of a contended write.",
             &["webhook", "operation", "decision"],
-            registry
         )?;
         let review_seconds = register_histogram_vec_with_registry!(
             HistogramOpts::new(
@@ -55,22 +88,49 @@ impl Metrics {
             &["webhook"],
             registry
         )?;
-        let reconciles = register_int_counter_vec_with_registry!(
-            Opts::new("taskrun_reconciles_total", "Reconciles by result."),
-            &["result"],
+        let refused = counters(
+            &registry,
+            "taskrun_admission_refused_total",
+            "Requests to the webhook that were not reviewed. Those for memory and time are shed with a 429, and the API \
+             server asks again.",
+            &["reason"],
+        )?;
+        let in_flight =
+            gauge(&registry, "taskrun_admission_in_flight", "Admission reviews that are being read or judged.")?;
+        let body_bytes =
+            gauge(&registry, "taskrun_admission_body_bytes", "Bytes held for bodies of admission reviews.")?;
+        let closed = register_int_counter_with_registry!(
+            Opts::new(
+                "taskrun_admission_connections_closed_total",
+                "Connections to the webhook that were closed, the most silent first, for new ones."
+            ),
             registry
         )?;
+        let reconciles = counters(&registry, "taskrun_reconciles_total", "Reconciles by result.", &["result"])?;
         let reconcile_seconds = register_histogram_vec_with_registry!(
             HistogramOpts::new("taskrun_reconcile_duration_seconds", "Time of one reconcile."),
             &["result"],
             registry
         )?;
-        let leader = register_int_gauge_with_registry!(
-            Opts::new("taskrun_leader", "1 in the process that holds the Lease and reconciles, 0 in a standby."),
-            registry
+        let leader = gauge(
+            &registry,
+            "taskrun_leader",
+            "1 in the process that holds the Lease and reconciles, 0 in a standby.",
         )?;
         let certificate = Certificate::new(&registry)?;
-        Ok(Self { registry, reviews, review_seconds, reconciles, reconcile_seconds, leader, certificate })
+        Ok(Self {
+            registry,
+            reviews,
+            review_seconds,
+            refused,
+            in_flight,
+            body_bytes,
+            closed,
+            reconciles,
+            reconcile_seconds,
+            leader,
+            certificate,
+        })
     }
 
     /// An admission review was answered.
@@ -92,6 +152,37 @@ impl Metrics {
         };
         self.reviews.with_label_values(&[webhook, operation, decision]).inc();
         self.review_seconds.with_label_values(&[webhook]).observe(took.as_secs_f64());
+    }
+
+    /// A request to the webhook was not reviewed.
+    pub fn refused(&self, why: Refused) {
+        let reason = match why {
+            Refused::Path => "path",
+            Refused::Method => "method",
+            Refused::ContentType => "content_type",
+            Refused::TooLarge => "too_large",
+            Refused::Slow => "slow",
+            Refused::CutOff => "cut_off",
+            Refused::Memory => "memory",
+            Refused::Time => "time",
+        };
+        self.refused.with_label_values(&[reason]).inc();
+    }
+
+    /// An admission review is in flight until what this returns is dropped.
+    pub fn review_begins(&self) -> InFlight {
+        self.in_flight.inc();
+        InFlight(self.in_flight.clone())
+    }
+
+    /// So many bytes more are held for bodies of reviews.
+    pub fn holds(&self, more: isize) {
+        self.body_bytes.add(i64::try_from(more).unwrap_or_default());
+    }
+
+    /// A connection to the webhook was closed for another.
+    pub fn connection_closed(&self) {
+        self.closed.inc();
     }
 
     /// A reconcile has ended.
@@ -129,25 +220,31 @@ impl Metrics {
 
 impl Certificate {
     fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let end = register_int_gauge_with_registry!(
-            Opts::new(
+        Ok(Self {
+            end: gauge(
+                registry,
                 "taskrun_certificate_expiry_timestamp_seconds",
-                "When the certificate that is served ends, in seconds since 1970; 0 while there is none."
-            ),
-            registry
-        )?;
-        let loads = register_int_counter_vec_with_registry!(
-            Opts::new("taskrun_certificate_loads_total", "Certificates read anew, by result."),
-            &["result"],
-            registry
-        )?;
-        let loaded = register_int_gauge_with_registry!(
-            Opts::new(
+                "When the certificate that is served ends, in seconds since 1970; 0 while there is none.",
+            )?,
+            loads: counters(
+                registry,
+                "taskrun_certificate_loads_total",
+                "Certificates read anew, by result.",
+                &["result"],
+            )?,
+            loaded: gauge(
+                registry,
                 "taskrun_certificate_last_load_successful",
-                "0 where the newest certificate could not be read: a former one goes on being served."
-            ),
-            registry
-        )?;
-        Ok(Self { end, loads, loaded })
+                "0 where the newest certificate could not be read: a former one goes on being served.",
+            )?,
+        })
     }
+}
+
+fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
+    register_int_counter_vec_with_registry!(Opts::new(name, help), labels, registry)
+}
+
+fn gauge(registry: &Registry, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
+    register_int_gauge_with_registry!(Opts::new(name, help), registry)
 }

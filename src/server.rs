@@ -22,6 +22,9 @@ use std::time::Duration;
 const KEEP_ALIVE: Duration = Duration::from_mins(2);
 /// Workers of the webhook: a review is short and needs no I/O.
 const WEBHOOK_WORKERS: usize = 2;
+/// Connections that one of these holds at once, with those that are still shaking hands: far more than API servers
+/// open, since each of a flood keeps its place for the three seconds of a handshake.
+const WEBHOOK_CONNECTIONS: usize = 4096;
 /// Workers of the PM API, which waits for the API server most of the time.
 const API_WORKERS: usize = 2;
 /// Connections that one of these serves at once: each may cost one to the API server as well, and what the webhook
@@ -72,9 +75,17 @@ impl Readiness {
 /// # Errors
 /// If the address cannot be bound.
 pub fn webhook(addr: SocketAddr, tls: rustls::ServerConfig, state: webhook::State) -> io::Result<Server> {
+    let metrics = state.metrics.clone();
     let server = HttpServer::new(move || App::new().app_data(Data::new(state.clone())).configure(webhook::routes))
         .workers(WEBHOOK_WORKERS)
+        .max_connections(WEBHOOK_CONNECTIONS)
+        // of handshakes at once, in truth: or some that say nothing would keep out all others
+        .max_connection_rate(WEBHOOK_CONNECTIONS)
         .keep_alive(KEEP_ALIVE)
+        // or the first answer of a connection waits 40 ms for the receipt of the handshake's last words
+        .tcp_nodelay(true)
+        .h1_allow_half_closed(false)
+        .on_connect(move |io, data| webhook::connections::opened(io, data, &metrics))
         .shutdown_timeout(STOP_SECONDS)
         .disable_signals()
         .bind_rustls_0_23(addr, tls)?;

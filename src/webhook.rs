@@ -1,16 +1,34 @@
 //! The admission webhook: bytes in, [`admission::review`], bytes out.
 //!
 //! It decides nothing. Whatever comes in, it answers: a panic or a malformed body becomes a clean 4xx
-//! and a metric, never a closed connection.
+//! and a metric, never a closed connection. It stands in the path of every write and fails closed, so nobody who can
+//! reach its port may use it up: bodies are bounded in time and memory, large ones are judged one at a time beside the
+//! small, and [`connections`] make room for each other.
+
+pub mod connections;
+
+mod body;
+mod timeout;
 
 use crate::admission::{self, Decision, MAX_REVIEW_BYTES, Operation, Reviewed, Webhook};
 use crate::crd::TaskNames;
-use crate::metrics::Metrics;
-use actix_web::web::{self, Bytes, Data, PayloadConfig, ServiceConfig};
-use actix_web::{HttpResponse, http::header::ContentType};
+use crate::metrics::{Metrics, Refused};
+use actix_web::http::StatusCode;
+use actix_web::http::header::{ALLOW, CONTENT_LENGTH, ContentType, RETRY_AFTER};
+use actix_web::middleware::from_fn;
+use actix_web::web::{self, Data, Payload, ServiceConfig};
+use actix_web::{HttpMessage, HttpRequest, HttpResponse};
+use body::Body;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
+use tokio::sync::Semaphore;
+use tokio::time::timeout_at;
+
+/// Bytes from which a review is judged apart from the small ones: it takes milliseconds.
+const LARGE: usize = 128 * 1024;
+/// How many large reviews are judged at once, in all workers.
+static LARGE_TURNS: Semaphore = Semaphore::const_new(1);
 
 /// What the handlers need.
 #[derive(Clone)]
@@ -23,28 +41,81 @@ pub struct State {
 
 /// Routes of the TLS listener: `POST /mutate` and `POST /validate`.
 pub fn routes(config: &mut ServiceConfig) {
-    config
-        .app_data(PayloadConfig::new(MAX_REVIEW_BYTES))
-        .route("/mutate", web::post().to(mutate))
-        .route("/validate", web::post().to(validate));
+    let only_post = || web::to(async |state: Data<State>| refusal(&state, Refused::Method));
+    let mutate = web::resource("/mutate").route(web::post().to(mutate)).default_service(only_post());
+    let validate = web::resource("/validate").route(web::post().to(validate)).default_service(only_post());
+    let elsewhere = web::to(async |state: Data<State>| refusal(&state, Refused::Path));
+    let in_turn = from_fn(connections::in_turn);
+    config.service(web::scope("").wrap(in_turn).service(mutate).service(validate).default_service(elsewhere));
 }
 
-async fn mutate(state: Data<State>, body: Bytes) -> HttpResponse {
-    respond(&state, Webhook::Mutate, &body)
+async fn mutate(state: Data<State>, request: HttpRequest, payload: Payload) -> HttpResponse {
+    answer(state, Webhook::Mutate, &request, payload).await
 }
 
-async fn validate(state: Data<State>, body: Bytes) -> HttpResponse {
-    respond(&state, Webhook::Validate, &body)
+async fn validate(state: Data<State>, request: HttpRequest, payload: Payload) -> HttpResponse {
+    answer(state, Webhook::Validate, &request, payload).await
 }
 
-fn respond(state: &State, webhook: Webhook, body: &[u8]) -> HttpResponse {
+async fn answer(state: Data<State>, webhook: Webhook, request: &HttpRequest, payload: Payload) -> HttpResponse {
+    let _in_flight = state.metrics.review_begins();
+    match review(&state, webhook, request, payload).await {
+        Ok(Reviewed { body: Some(body), .. }) => HttpResponse::Ok().content_type(ContentType::json()).body(body),
+        Ok(_) => HttpResponse::BadRequest().body("not an AdmissionReview with a request.uid"),
+        Err(why) => refusal(&state, why),
+    }
+}
+
+async fn review(state: &State, webhook: Webhook, request: &HttpRequest, payload: Payload) -> Result<Reviewed, Refused> {
+    let (started, timeout) = (tokio::time::Instant::now(), timeout::of(request.query_string()));
+    if !request.content_type().eq_ignore_ascii_case("application/json") {
+        return Err(Refused::ContentType);
+    }
+    let length = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.trim().parse().ok());
+    let body = Body::read(payload, length, state.metrics.clone());
+    let body = timeout_at(started + timeout, body).await.map_err(|_| Refused::Slow)??;
+    if body.len() < LARGE {
+        return Ok(judge(state, webhook, &body));
+    }
+    // one that waits longer is not answered in time: the API server asks again
+    let turn = timeout_at(started + timeout / 2, LARGE_TURNS.acquire()).await;
+    let (Ok(Ok(turn)), state) = (turn, state.clone()) else { return Err(Refused::Time) };
+    let judged = web::block(move || {
+        let _until_judged = turn; // though the client may be gone by then
+        judge(&state, webhook, &body)
+    });
+    judged.await.map_err(|_| Refused::Time)
+}
+
+fn judge(state: &State, webhook: Webhook, body: &[u8]) -> Reviewed {
     let started = Instant::now();
     let reviewed = catch_unwind(AssertUnwindSafe(|| admission::review(webhook, body, state.names)));
     let reviewed =
         reviewed.unwrap_or(Reviewed { body: None, decision: Decision::Malformed, operation: Operation::Other });
     state.metrics.reviewed(webhook, reviewed.operation, reviewed.decision, started.elapsed());
-    match reviewed.body {
-        Some(body) => HttpResponse::Ok().content_type(ContentType::json()).body(body),
-        None => HttpResponse::BadRequest().body("not an AdmissionReview with a request.uid"),
-    }
+    reviewed
+}
+
+/// Says why in one line. After a 429 with `Retry-After` the API server's client asks again by itself, within the
+/// webhook's timeout (client-go, `rest/with_retry.go`).
+fn refusal(state: &State, why: Refused) -> HttpResponse {
+    state.metrics.refused(why);
+    let too_large = format!("a review has at most {MAX_REVIEW_BYTES} bytes");
+    let (status, line) = match why {
+        Refused::Path => (StatusCode::NOT_FOUND, "reviews are posted to /mutate or /validate"),
+        Refused::Method => (StatusCode::METHOD_NOT_ALLOWED, "reviews are posted"),
+        Refused::ContentType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "a review is application/json"),
+        Refused::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, too_large.as_str()),
+        Refused::Slow => (StatusCode::REQUEST_TIMEOUT, "the body did not come within the request's timeout"),
+        Refused::CutOff => (StatusCode::BAD_REQUEST, "the body ended too early"),
+        Refused::Memory => (StatusCode::TOO_MANY_REQUESTS, "too many large reviews are held: come back later"),
+        Refused::Time => (StatusCode::TOO_MANY_REQUESTS, "too many large reviews are waiting: come back later"),
+    };
+    let mut response = HttpResponse::build(status);
+    match status {
+        StatusCode::METHOD_NOT_ALLOWED => response.insert_header((ALLOW, "POST")),
+        StatusCode::TOO_MANY_REQUESTS => response.insert_header((RETRY_AFTER, "1")),
+        _ => &mut response,
+    };
+    response.content_type(ContentType::plaintext()).body(format!("{line}\n"))
 }

@@ -7,6 +7,7 @@
 mod admission;
 mod api;
 mod certificates;
+mod flood;
 mod hostile;
 mod kept;
 mod leader;
