@@ -82,6 +82,8 @@ pub fn webhook(addr: SocketAddr, tls: rustls::ServerConfig, state: webhook::Stat
         // of handshakes at once, in truth: or some that say nothing would keep out all others
         .max_connection_rate(WEBHOOK_CONNECTIONS)
         .keep_alive(KEEP_ALIVE)
+        // for the first request, too: the API server opens a connection now and then that it needs only later
+        .client_request_timeout(KEEP_ALIVE)
         // or the first answer of a connection waits 40 ms for the receipt of the handshake's last words
         .tcp_nodelay(true)
         .h1_allow_half_closed(false)

@@ -21,6 +21,7 @@ use actix_web::{HttpMessage, HttpRequest, HttpResponse};
 use body::Body;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 use tokio::sync::Semaphore;
 use tokio::time::timeout_at;
@@ -37,6 +38,9 @@ pub struct State {
     pub names: TaskNames,
     /// Where reviews are counted.
     pub metrics: Arc<Metrics>,
+    /// Whether each answer ends its connection: so the API server, which keeps connections, has none left when they are
+    /// closed. Into one that is just being closed it would write, and fail.
+    pub is_leaving: Arc<AtomicBool>,
 }
 
 /// Routes of the TLS listener: `POST /mutate` and `POST /validate`.

@@ -20,6 +20,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -151,7 +152,8 @@ async fn serve(args: RunArgs) -> Result<(), Box<dyn Error>> {
     let api_server = ApiServer::connect().await?;
     let names = args.task_names;
     let (served, clients) = (Arc::new(Served::default()), args.tls.clients()?);
-    let state = webhook::State { names, metrics: metrics.clone() };
+    let is_leaving = Arc::new(AtomicBool::new(false));
+    let state = webhook::State { names, metrics: metrics.clone(), is_leaving: is_leaving.clone() };
     let known = clients.as_ref().map(|(_, clients)| clients.clone());
     let webhook = server::webhook(args.webhook_addr, tls::config(served.clone(), known), state)
         .map_err(|e| listen_error(args.webhook_addr, &e))?;
@@ -199,6 +201,7 @@ async fn serve(args: RunArgs) -> Result<(), Box<dyn Error>> {
     }
     tracing::info!(seconds = args.shutdown_delay, "stopping: serving on for a while");
     readiness.stop();
+    is_leaving.store(true, Ordering::Relaxed);
     // the Lease is released meanwhile
     drain(Duration::from_secs(args.shutdown_delay), servers).await?;
     leading.await??;

@@ -1,8 +1,9 @@
 //! The webhook's connections: in turn, and the one that has been silent longest makes room for a new one.
 //!
-//! actix bounds the handshake and the first head in time. Later heads, and what is left of a body that nobody reads, it
-//! would wait for without end; so what is idle is closed when others need its place.
+//! actix bounds the handshake in time, but hardly a head, nor what is left of a body that nobody reads; and idle ones the API
+//! server needs to stay. So what is silent is closed when others need its place.
 
+use super::State;
 use crate::metrics::Metrics;
 use actix_tls::accept::rustls_0_23::TlsStream;
 use actix_web::body::MessageBody;
@@ -10,6 +11,7 @@ use actix_web::dev::{Extensions, ServiceRequest, ServiceResponse};
 use actix_web::http::{ConnectionType, StatusCode};
 use actix_web::middleware::Next;
 use actix_web::rt::net::TcpStream;
+use actix_web::web::Data;
 use actix_web::{Error, HttpResponse};
 use rustix::net::sockopt::set_tcp_user_timeout;
 use std::any::Any;
@@ -17,6 +19,7 @@ use std::cell::{Cell, RefCell};
 use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::rc::{Rc, Weak};
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 use tokio::task::coop::consume_budget;
 
@@ -98,10 +101,12 @@ pub async fn in_turn(
         return Ok(request.into_response(HttpResponse::BadRequest().finish()));
     }
     connection.heard.set(Instant::now());
+    let state = request.app_data::<Data<State>>().cloned();
     let mut response = next.call(request).await?;
     let status = response.status();
-    if status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS {
-        connection.ended.set(true);
+    let is_error = status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS;
+    connection.ended.set(is_error);
+    if is_error || state.is_some_and(|state| state.is_leaving.load(Ordering::Relaxed)) {
         response.response_mut().head_mut().set_connection_type(ConnectionType::Close);
     }
     Ok(response.map_into_boxed_body())

@@ -2,7 +2,7 @@
 //!
 //! One test binary: its tests share a control plane where they can, each in a namespace of its own.
 //! Those that stop the webhook or kill the operator start their own. Nothing is skipped: without Go,
-//! which builds the control plane, or Python, which runs schemathesis, they fail.
+//! which builds the control plane, Python, which runs schemathesis, or network namespaces they fail.
 
 mod admission;
 mod api;
@@ -12,6 +12,9 @@ mod hostile;
 mod kept;
 mod leader;
 mod life;
+#[path = "../rollout/line.rs"]
+#[expect(dead_code, reason = "tests/rollout uses all of it")]
+mod line;
 mod outage;
 mod plugin;
 mod queue;
