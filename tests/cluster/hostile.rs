@@ -79,12 +79,15 @@ fn signal(signal: &str, pid: &str) {
 fn webhook_configurations_that_were_applied_again_are_healed() {
     let cluster = Cluster::start();
     cluster.install();
-    let _operator = Operator::start(&cluster, &[]);
+    let operator = Operator::start(&cluster, &[]);
     let ns = cluster.namespace(&json!({}));
+    operator.signal("TERM");
+    operator.wait_end();
     cluster
         .kubectl(&["delete", "mutatingwebhookconfiguration,validatingwebhookconfiguration", "taskrun-operator"])
         .ok();
     cluster.install();
+    let _operator = operator.restart(&[]);
     let healed = "mutatingwebhookconfiguration/taskrun-operator";
     ns.wait(healed, "healed", |found| found["webhooks"][0]["clientConfig"]["url"].is_string());
     ns.wait("validatingwebhookconfiguration/taskrun-operator", "healed", |found| {
