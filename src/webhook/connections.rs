@@ -24,7 +24,7 @@ use std::time::Instant;
 use tokio::task::coop::consume_budget;
 
 /// Connections of a worker from which on a new one takes the place of the most silent.
-const MANY: usize = 1024;
+const MANY: usize = 256;
 /// Milliseconds after which a peer that takes none of its answer is given up.
 const UNREAD: u32 = 15_000;
 /// What a request costs of the 128 units after which tokio lets another connection go on.
