@@ -1,6 +1,8 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test model faults check deny generate
+.PHONY: help demo dev test model faults fuzz check deny generate
 CARGO_DENY_VERSION := 0.20.2
+CARGO_FUZZ_VERSION := 0.13.2
+FUZZ := -runs=10000000
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,11 +25,19 @@ faults: ## the whole matrix of scenarios and faults (20 to 30 minutes; FAULTS=PA
 	@tests/control-plane/build.sh >/dev/null
 	FAULTS="$(FAULTS)" cargo test --locked --test faults -- --nocapture
 
-check: ## formatting, lints, documentation; duplicates, licences, sources and advisories of dependencies
+fuzz: ## ten million odd reviews against the webhook, on all cores (about an hour; FUZZ=-max_total_time=SECONDS for so long)
+	@cargo fuzz --version >/dev/null 2>&1 || { \
+	echo "installing cargo-fuzz $(CARGO_FUZZ_VERSION): takes a minute, once"; \
+	cargo install cargo-fuzz --locked --version $(CARGO_FUZZ_VERSION); }
+	@tests/fuzz/run.sh $(FUZZ)
+
+check: ## formatting, lints, documentation; duplicates, licences, sources and advisories of dependencies; a little of fuzz
 	cargo fmt --check
+	cargo fmt --check --manifest-path tests/fuzz/Cargo.toml
 	cargo clippy --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items --locked
 	@$(MAKE) --no-print-directory deny
+	@$(MAKE) --no-print-directory fuzz FUZZ=-max_total_time=20
 
 # The database of advisories comes from the network: without it there is nothing to compare with.
 deny:

@@ -179,7 +179,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for File<'a> {
             content: Cow<'a, str>,
         }
         let json = <&'a RawValue>::deserialize(deserializer)?;
-        let Text { filename, content } = serde_json::from_str(json.get()).map_err(Error::custom)?;
+        let mut text = serde_json::Deserializer::from_str(json.get());
+        let Text { filename, content } = from_map(&mut text).map_err(Error::custom)?;
         Ok(Self { filename, content, json: Some(json) })
     }
 }

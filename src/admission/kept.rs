@@ -4,12 +4,15 @@
 //! neither need have seen what was added meanwhile, and a review does not tell a patch from a replacement. Whoever
 //! means it says so, by a sign that no old manifest carries by accident.
 
-use super::{File, Metadata, Subject, Writer, add};
+use super::{File, ManagedFields, Metadata, Subject, Writer, add};
 use crate::crd::REMOVE_FILES;
 use json_patch::PatchOperation;
 use serde_json::{Value, json};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+
+/// Most files that a warning names: it has no room for more.
+const MAX_NAMED: usize = 20;
 
 /// What is put back into a write.
 #[derive(Debug, Default)]
@@ -37,8 +40,10 @@ impl Kept<'_> {
 /// A manager that applied a file may take it away, as server-side apply does with what is no longer in a manifest.
 pub(super) fn keep<'a>(new: &Subject<'_>, old: &'a Subject<'_>, writer: Writer<'_>) -> Kept<'a> {
     let mut kept = Kept::default();
-    let added: Vec<(&File<'_>, String)> =
-        old.files().iter().filter_map(|file| Some((file, request_id(file)?))).collect();
+    let mut known = BTreeSet::new();
+    // no name stands twice in what is stored; in what is not, each would be looked for a new one
+    let once = old.files().iter().filter(|file| known.insert(&*file.filename));
+    let added: Vec<(&File<'_>, String)> = once.filter_map(|file| Some((file, request_id(file)?))).collect();
     if added.is_empty() {
         return kept;
     }
@@ -46,7 +51,6 @@ pub(super) fn keep<'a>(new: &Subject<'_>, old: &'a Subject<'_>, writer: Writer<'
     let at: BTreeMap<&str, usize> = new.files().iter().enumerate().map(|(i, file)| (&*file.filename, i)).collect();
     let mut taken: BTreeSet<String> =
         old.files().iter().chain(new.files()).map(|file| file.filename.clone().into_owned()).collect();
-    let known: BTreeSet<&str> = old.files().iter().map(|file| &*file.filename).collect();
     let renamed: BTreeSet<&String> = new
         .files()
         .iter()
@@ -58,7 +62,7 @@ pub(super) fn keep<'a>(new: &Subject<'_>, old: &'a Subject<'_>, writer: Writer<'
     for (file, id) in added {
         let place = at.get(&*file.filename).copied();
         let is_there = place.is_some_and(|i| ids[i].as_ref() == Some(&id)) || renamed.contains(&id);
-        if is_there || named.contains(&&*file.filename) || own.contains(&*file.filename) {
+        if is_there || named.contains(&*file.filename) || own.contains(&*file.filename) {
             continue;
         }
         match place {
@@ -98,7 +102,7 @@ fn request_id(file: &File<'_>) -> Option<String> {
 }
 
 /// The files that this write names as to be removed. What an earlier one named does not count again.
-fn named_to_be_removed<'a>(new: &'a Subject<'_>, old: &Subject<'_>) -> Vec<&'a str> {
+fn named_to_be_removed<'a>(new: &'a Subject<'_>, old: &Subject<'_>) -> BTreeSet<&'a str> {
     let names = new.annotation(REMOVE_FILES).filter(|names| old.annotation(REMOVE_FILES) != Some(names));
     names.into_iter().flat_map(|names| names.split(',')).map(str::trim).collect()
 }
@@ -106,10 +110,9 @@ fn named_to_be_removed<'a>(new: &'a Subject<'_>, old: &Subject<'_>) -> Vec<&'a s
 /// The files that the writer's manager has applied. An owner by `Update` does not count: `kubectl-edit` is one manager
 /// for everybody.
 fn applied_by<'a>(old: &'a Subject<'_>, writer: Writer<'_>) -> BTreeSet<&'a str> {
-    let mut owners = owners(&old.metadata);
-    owners.retain(|owner| owner.applies && Some(owner.manager) == writer.manager);
-    let is_own = |file: &&File<'_>| owners.iter().any(|owner| owner.has(file));
-    old.files().iter().filter(is_own).map(|file| &*file.filename).collect()
+    let own = owners(&old.metadata).filter(|owner| owner.applies && Some(owner.manager) == writer.manager);
+    let own: BTreeSet<String> = own.map(|owner| owner.file).collect();
+    old.files().iter().filter(|file| own.contains(&key(file))).map(|file| &*file.filename).collect()
 }
 
 /// A name beside a file that somebody else called so meanwhile.
@@ -133,38 +136,39 @@ pub(super) fn removed_files_of_others(
     if gone.is_empty() {
         return None;
     }
-    let owners = owners(&old.metadata);
+    let mut others = BTreeMap::new();
+    for owner in owners(&old.metadata).filter(|owner| Some(owner.manager) != writer.manager) {
+        others.entry(owner.file).or_insert(owner.manager);
+    }
     let of_others = gone.into_iter().filter_map(|file| {
-        let is_of = |owner: &&Owner<'_>| Some(owner.manager) != writer.manager && owner.has(file);
-        let owner = owners.iter().find(is_of)?;
-        Some(format!("{} (added by {})", file.filename, owner.manager))
+        let manager = others.get(&key(file))?;
+        Some(format!("{} (added by {manager})", file.filename))
     });
-    let names: Vec<String> = of_others.collect();
+    let names: Vec<String> = of_others.take(MAX_NAMED).collect();
     (!names.is_empty()).then(|| format!("this change removes files that others added: {}", names.join(", ")))
 }
 
-/// A manager of `spec.markdownFiles`, with the part of its fields that is about them.
+/// A manager of a file.
 struct Owner<'a> {
     manager: &'a str,
     /// By server-side apply.
     applies: bool,
-    files: Value,
+    /// The file's `key`.
+    file: String,
 }
 
-impl Owner<'_> {
-    /// Whether it owns the file.
-    fn has(&self, file: &File<'_>) -> bool {
-        self.files.get(format!("k:{}", json!({ "filename": file.filename }))).is_some()
-    }
+/// What a file is called among a manager's fields.
+fn key(file: &File<'_>) -> String {
+    format!("k:{}", json!({ "filename": file.filename }))
 }
 
-fn owners<'a>(metadata: &'a Metadata<'_>) -> Vec<Owner<'a>> {
-    let managers = metadata.managed_fields.iter().flatten();
-    let owners = managers.filter_map(|entry| {
-        let mut fields: Value = serde_json::from_str(entry.fields_v1?.get()).ok()?;
-        let files = fields.pointer_mut("/f:spec/f:markdownFiles")?.take();
-        let applies = entry.operation.as_deref() == Some("Apply");
-        Some(Owner { manager: entry.manager.as_deref()?, applies, files })
-    });
-    owners.collect()
+fn owners<'a>(metadata: &'a Metadata<'_>) -> impl Iterator<Item = Owner<'a>> {
+    metadata.managed_fields.iter().flatten().flat_map(|entry| owned(entry).unwrap_or_default())
+}
+
+fn owned<'a>(entry: &'a ManagedFields<'_>) -> Option<Vec<Owner<'a>>> {
+    let mut fields: Value = serde_json::from_str(entry.fields_v1?.get()).ok()?;
+    let Value::Object(files) = fields.pointer_mut("/f:spec/f:markdownFiles")?.take() else { return None };
+    let (manager, applies) = (entry.manager.as_deref()?, entry.operation.as_deref() == Some("Apply"));
+    Some(files.into_iter().map(|(file, _)| Owner { manager, applies, file }).collect())
 }

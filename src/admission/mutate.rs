@@ -29,18 +29,18 @@ pub fn mutate(new: &Subject<'_>, old: Option<&Subject<'_>>, writer: Writer<'_>) 
 
 fn create(new: &Subject<'_>, writer: Writer<'_>) -> Mutation {
     let mut mutation = Mutation::default();
-    match new.spec.context_version {
-        None => mutation.add(&["spec", "contextVersion"], json!(1)),
-        // only what was stored before has a later version, or says that it ran or that somebody else wrote it
-        Some(version)
-            if (version > 1 || has_run(new) || is_of_another(new, writer)) && new.spec.suspend != Some(true) =>
-        {
-            mutation.add(&["spec", "suspend"], json!(true));
-            mutation.warnings.push(format!(
-                "this looks like a restored or copied TaskRun (spec.contextVersion is {version}), so it gets suspend: true; set suspend to false to run it"
-            ));
-        }
-        Some(_) => {}
+    let written = new.spec.context_version;
+    if written.is_none() {
+        mutation.add(&["spec", "contextVersion"], json!(1));
+    }
+    // only what was stored before has a later version, or says that it ran or that somebody else wrote it
+    let version = written.unwrap_or(1);
+    let is_copy = version > 1 || has_run(new) || (written.is_some() && is_of_another(new, writer));
+    if is_copy && new.spec.suspend != Some(true) {
+        mutation.add(&["spec", "suspend"], json!(true));
+        mutation.warnings.push(format!(
+            "this looks like a restored or copied TaskRun (spec.contextVersion is {version}), so it gets suspend: true; set suspend to false to run it"
+        ));
     }
     mutation.add_finalizer(&new.metadata);
     mutation.add_labels(new);

@@ -3,7 +3,7 @@
 //! Every answer echoes the request's uid: the API server counts one without as a failed call, and
 //! then `failurePolicy` speaks instead of us.
 
-use super::{Mutation, Subject, Violation, Writer, mutate, validate};
+use super::{Mutation, Subject, Violation, Writer, from_map, mutate, validate};
 use crate::crd::{GROUP, TaskNames};
 use k8s_openapi::ByteString;
 use serde::{Deserialize, Serialize};
@@ -65,7 +65,7 @@ pub struct Reviewed {
 
 #[derive(Deserialize)]
 struct Review<'a> {
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "from_map")]
     request: Request<'a>,
 }
 
@@ -110,6 +110,7 @@ struct Options {
 /// The least that an answer needs.
 #[derive(Deserialize)]
 struct UidOnly {
+    #[serde(deserialize_with = "from_map")]
     request: Uid,
 }
 
@@ -138,7 +139,7 @@ struct Response {
 /// Answers a review.
 #[must_use]
 pub fn review(webhook: Webhook, body: &[u8], names: TaskNames) -> Reviewed {
-    match serde_json::from_slice::<Review<'_>>(body) {
+    match read::<Review<'_>>(body) {
         Ok(Review { request }) => {
             let operation = request.operation;
             let response = answer(webhook, &request, names);
@@ -153,11 +154,19 @@ pub fn review(webhook: Webhook, body: &[u8], names: TaskNames) -> Reviewed {
             // the position, never the text: it may be markdown
             let message =
                 format!("not an AdmissionReview v1 of a TaskRun (line {}, column {})", error.line(), error.column());
-            let uid = serde_json::from_slice::<UidOnly>(body).ok();
+            let uid = read::<UidOnly>(body).ok();
             let body = uid.map(|UidOnly { request: Uid { uid } }| encode(&bad_request(uid, &message)));
             Reviewed { body, decision: Decision::Malformed, operation: Operation::Other }
         }
     }
+}
+
+/// Reads a JSON object; a list of its fields is none.
+fn read<'a, T: Deserialize<'a>>(json: &'a [u8]) -> serde_json::Result<T> {
+    let mut json = serde_json::Deserializer::from_slice(json);
+    let object = from_map(&mut json)?;
+    json.end()?;
+    Ok(object)
 }
 
 fn answer(webhook: Webhook, request: &Request<'_>, names: TaskNames) -> Response {
@@ -173,9 +182,9 @@ fn answer(webhook: Webhook, request: &Request<'_>, names: TaskNames) -> Response
     let Some(object) = request.object.filter(|_| request.operation != Operation::Other && !is_subresource) else {
         return allowed;
     };
-    let old = request.old_object.and_then(|old| serde_json::from_str::<Subject<'_>>(old.get()).ok());
+    let old = request.old_object.and_then(|old| read::<Subject<'_>>(old.get().as_bytes()).ok());
     let is_update_of_unreadable = request.operation == Operation::Update && old.is_none();
-    match (serde_json::from_str::<Subject<'_>>(object.get()), webhook) {
+    match (read::<Subject<'_>>(object.get().as_bytes()), webhook) {
         // malformed: the schema refuses it with an exact message, if it is not stored already
         (Err(_), _) => allowed,
         // stored malformed and mended now: which version it was is not known, all the rest is judged

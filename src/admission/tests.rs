@@ -1,5 +1,6 @@
 //! Admission as the API server meets it: reviews in, patches and refusals out.
 
+mod bounds;
 mod kept;
 mod properties;
 mod rules;

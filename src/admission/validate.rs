@@ -3,7 +3,7 @@
 //! The reconciler calls the same function before it runs anything. Rules of content judge only what a
 //! write changed, so that an object which breaks a newer rule can still be edited and deleted.
 
-use super::{File, Spec, Subject, is_blank};
+use super::{Env, File, Spec, Subject, is_blank};
 use crate::crd::{
     MAX_CONTENT_BYTES, MAX_ENV, MAX_FILENAME, MAX_FILES, MAX_OBJECT_BYTES, MAX_SERVICE_NAME, TaskNames, is_env_name,
     is_filename, is_label, is_reserved_env_name, is_subdomain,
@@ -12,6 +12,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Files that agents read from their repository: one in the context would be mistaken for it.
 const RESERVED_FILENAMES: [&str; 1] = ["CLAUDE.md"];
+
+/// Most violations that are told, so that an answer stays short.
+const MAX_VIOLATIONS: usize = 100;
 
 /// A rule that an object breaks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,7 +48,12 @@ struct Found(Vec<Violation>);
 
 impl Found {
     fn add(&mut self, field: impl Into<String>, message: impl Into<String>) {
-        self.0.push(Violation { field: field.into(), message: message.into() });
+        let (field, message) = match self.0.len() {
+            0..MAX_VIOLATIONS => (field.into(), message.into()),
+            MAX_VIOLATIONS => ("spec".into(), "breaks more rules than are told here: mend these first".into()),
+            _ => return,
+        };
+        self.0.push(Violation { field, message });
     }
 
     fn identity(&mut self, new: &Subject<'_>, old: Option<&Subject<'_>>, names: TaskNames) {
@@ -123,7 +131,8 @@ impl Found {
                 self.file(i, file, is_new);
             }
         }
-        let has_new_env = new.env().iter().any(|env| old.is_some_and(|old| !old.env().contains(env)));
+        let env_before: Option<BTreeSet<&Env<'_>>> = old.map(|old| old.env().iter().collect());
+        let has_new_env = env_before.is_some_and(|before| new.env().iter().any(|env| !before.contains(env)));
         if any_changed {
             self.contents(files);
         }
