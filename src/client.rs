@@ -17,7 +17,7 @@ pub use error::Error;
 pub use logs::{LogItem, LogOptions};
 pub use queues::Queues;
 pub use tasks::{Filter, PAGE, Page, Tasks};
-pub use webhooks::{Address, SERVICE, WEBHOOK_CONFIGURATION, Webhook, ca_bundle, host, is_addressed, server_name};
+pub use webhooks::{Address, Entry, SERVICE, WEBHOOK_CONFIGURATION, Webhook, host};
 
 use crate::crd::{Agent, MANAGED_BY, TaskNames, TaskRun, reason};
 use crate::plan::{Notice, Step};
@@ -294,11 +294,17 @@ impl ApiServer {
         Ok(found.is_none_or(|found| found.metadata.deletion_timestamp.is_some()))
     }
 
-    /// Takes a finalizer off all TaskRuns of a namespace, or of all; returns off how many.
+    /// Takes a finalizer off all TaskRuns of a namespace, or of all; returns off how many, and adds to `failed` why it
+    /// could not from one.
     ///
     /// # Errors
     /// See [`Error`].
-    pub async fn remove_finalizer(&self, namespace: Option<&str>, finalizer: &str) -> Result<usize, Error> {
+    pub async fn remove_finalizer(
+        &self,
+        namespace: Option<&str>,
+        finalizer: &str,
+        failed: &mut Vec<String>,
+    ) -> Result<usize, Error> {
         let (mut page, mut freed) = (ListParams::default().limit(500), 0);
         loop {
             let list = match bounded(self.api::<TaskRun>(namespace).list_metadata(&page)).await {
@@ -308,7 +314,11 @@ impl ApiServer {
                 Err(error) => return Err(error),
             };
             for found in list.items {
-                freed += usize::from(self.free(found.metadata, finalizer).await?);
+                let name = found.name_any();
+                match self.free(found.metadata, finalizer).await {
+                    Ok(was_freed) => freed += usize::from(was_freed),
+                    Err(error) => failed.push(format!("{name}: {error}")),
+                }
             }
             match list.metadata.continue_.filter(|token| !token.is_empty()) {
                 Some(token) => page = page.continue_token(&token),

@@ -8,16 +8,17 @@ mod managed;
 mod mounted;
 
 use crate::certificate::{Pair, Rotation, Stored, check};
-use crate::client::{
-    Address, ApiServer, Error, WEBHOOK_CONFIGURATION, Webhook, ca_bundle, is_addressed, server_name, watch_one,
-};
+use crate::client::{Address, ApiServer, Entry, Error, WEBHOOK_CONFIGURATION, Webhook, watch_one};
 use crate::clock::now;
 use crate::leader::Leadership;
 use crate::metrics::Metrics;
 use crate::server::{Clients, Readiness, Served};
 use futures::stream::{BoxStream, StreamExt, select_all};
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use k8s_openapi::api::core::v1::Secret;
+use kube::ResourceExt;
 use kube::api::DynamicObject;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -56,6 +57,15 @@ pub struct Rotator {
     pub metrics: Arc<Metrics>,
     /// Whether we may write.
     pub leadership: Leadership,
+    /// How fast: see [`write_limit`].
+    pub writes: DefaultDirectRateLimiter,
+}
+
+/// Twenty writes at once, and one a second from then on: where somebody else writes what we do, neither wins.
+#[must_use]
+pub fn write_limit() -> DefaultDirectRateLimiter {
+    const ONE: NonZeroU32 = NonZeroU32::MIN;
+    RateLimiter::direct(Quota::per_second(ONE).allow_burst(ONE.saturating_add(19)))
 }
 
 enum Event {
@@ -181,10 +191,13 @@ impl Rotator {
                 Seen::Gone => return Err(format!("{} {name} is not there: apply webhook-config/", webhook.kind())),
                 Seen::There(configuration) => configuration,
             };
-            if !is_addressed(configuration, webhook, &self.address) {
+            let Some(entry) = Entry::of(configuration, webhook) else {
+                return Err(format!("{} {name} has no webhook of ours: apply webhook-config/", webhook.kind()));
+            };
+            if !entry.says(webhook, &self.address, None) {
                 return Err(format!("{} {name} says that the webhook is called at another address", webhook.kind()));
             }
-            check(pair, &ca_bundle(configuration), &server_name(configuration), now())
+            check(pair, &entry.ca_bundle(), &entry.server_name(), now())
                 .map_err(|error| format!("by {} {name}, {error}", webhook.kind()))?;
         }
         Ok(())
@@ -207,6 +220,19 @@ impl Rotator {
         }
     }
 
+    /// Waits until one more write is in order.
+    async fn may_write(&self) {
+        if self.writes.check().is_ok() {
+            return;
+        }
+        tracing::warn!(
+            "many writes of certificates and webhook configurations: does somebody else write caBundle, too?"
+        );
+        while self.writes.check().is_err() {
+            sleep(RETRY).await;
+        }
+    }
+
     fn read_clients(&self, known: &mut Known) {
         let Some((file, clients)) = &self.clients else { return };
         let read = std::fs::read(file);
@@ -221,6 +247,14 @@ impl Rotator {
             tracing::warn!(file = %file.display(), problem, "failed to load the CAs of clients: going on with the former");
         }
     }
+}
+
+/// Whether a watch tells of a time before our own last write: resourceVersions are numbers that grow (Kubernetes 1.35
+/// promises it).
+fn is_older<K: ResourceExt>(found: Option<&K>, known: Option<&K>) -> bool {
+    let (Some(found), Some(known)) = (found, known) else { return false };
+    let version = |object: &K| object.resource_version().and_then(|version| version.parse::<u64>().ok());
+    found.uid() == known.uid() && version(found).zip(version(known)).is_some_and(|(found, known)| found < known)
 }
 
 impl<T> From<Option<T>> for Seen<T> {
@@ -241,13 +275,20 @@ impl<T> Seen<T> {
 impl Known {
     fn note(&mut self, event: Event) {
         match event {
-            Event::Secret(found) => self.secret = found.into(),
+            Event::Secret(found) => {
+                if !is_older(found.as_ref(), self.secret.there()) {
+                    self.secret = found.into();
+                }
+            }
             Event::Configuration(number, found) => self.note_configuration(number, found),
             Event::Files => {}
         }
     }
 
     fn note_configuration(&mut self, number: usize, found: Option<DynamicObject>) {
+        if is_older(found.as_ref(), self.configurations[number].there()) {
+            return;
+        }
         if found.is_some() {
             self.last[number].clone_from(&found);
         }

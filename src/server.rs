@@ -128,7 +128,7 @@ pub fn admin(addr: SocketAddr, readiness: Readiness, metrics: Arc<Metrics>) -> i
             .route("/readyz", web::get().to(readyz))
             .route("/metrics", web::get().to(render_metrics))
     });
-    Ok(server.workers(1).disable_signals().bind(addr)?.run())
+    Ok(server.workers(1).shutdown_timeout(1).disable_signals().bind(addr)?.run())
 }
 
 async fn readyz(readiness: Data<Readiness>) -> HttpResponse {

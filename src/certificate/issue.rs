@@ -9,7 +9,7 @@ use rcgen::{
 use std::time::Duration;
 
 /// How far the API server's clock may be behind ours: certificates are valid from so long before they are made.
-pub const CLOCK_SKEW: SignedDuration = SignedDuration::from_hours(1);
+pub const CLOCK_SKEW: SignedDuration = SignedDuration::from_hours(24);
 
 /// A new certificate, as PEM.
 pub struct Issued {
@@ -43,7 +43,7 @@ pub fn issue(hosts: &[String], lifetime: SignedDuration, now: Timestamp) -> Resu
 
 fn valid(mut params: CertificateParams, name: &str, life: SignedDuration, now: Timestamp) -> CertificateParams {
     params.distinguished_name.push(DnType::CommonName, name);
-    let seconds = |time: Timestamp| Duration::from_secs(time.as_second().unsigned_abs());
+    let seconds = |time: Timestamp| Duration::from_secs(time.as_second().try_into().unwrap_or_default());
     let epoch = date_time_ymd(1970, 1, 1);
     params.not_before = epoch + seconds(now - CLOCK_SKEW);
     params.not_after = epoch + seconds(now + life);

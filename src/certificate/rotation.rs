@@ -38,6 +38,8 @@ pub struct Observed<'a> {
     pub stored: Option<&'a Stored>,
     /// What it held when it last could be.
     pub last: Option<&'a Stored>,
+    /// What this replica serves, as others do.
+    pub served: Option<&'a Pair>,
     /// The bundle in each webhook configuration.
     pub live: &'a [&'a [u8]],
     /// How long all of them have been `stored.bundle`.
@@ -74,14 +76,21 @@ impl Rotation {
     pub fn step(&self, observed: Observed<'_>) -> Result<Step, Error> {
         let Observed { stored, live, settled, now, .. } = observed;
         let Some(stored) = stored else { return self.first(observed) };
+        let next = stored.next.as_ref().filter(|next| self.accepts(next, &stored.bundle, now) && now < renewal(next));
+        let is_needed = !self.accepts(&stored.current, &stored.bundle, now);
+        if is_needed && next.is_none() {
+            // before a bundle is published that has no use
+            return self.renew(stored, observed);
+        }
+        let with_live = merge(&[&[stored.bundle.as_str()], texts(live).as_slice()].concat(), now);
+        if self.leaves_out(&stored.bundle, observed) && with_live != stored.bundle {
+            return Ok(store(Stored { bundle: with_live, ..stored.clone() }));
+        }
         if live.iter().any(|live| *live != stored.bundle.as_bytes()) {
             return Ok(Step::Publish);
         }
-        let is_needed = self.is_usable(stored, now).is_err();
-        let is_due = is_needed || renewal(&stored.current) <= now;
-        let next = stored.next.as_ref().filter(|next| now < renewal(next) && next.not_before <= now);
         match next {
-            None if is_due || stored.next.is_some() => self.renew(stored, now),
+            None if renewal(&stored.current) <= now || stored.next.is_some() => self.renew(stored, observed),
             Some(next) => {
                 let settling = if is_needed { SignedDuration::ZERO } else { self.settling() };
                 let left = settling - settled.unwrap_or_default();
@@ -104,28 +113,50 @@ impl Rotation {
 
     /// A Secret where there is none: with what is being served as long as that is good, so that to delete the Secret
     /// is to ask for a new certificate, without an interruption.
-    fn first(&self, Observed { last, live, now, .. }: Observed<'_>) -> Result<Step, Error> {
-        if let Some(last) = last.filter(|last| self.is_usable(last, now).is_ok()) {
-            return self.renew(last, now);
+    fn first(&self, observed: Observed<'_>) -> Result<Step, Error> {
+        let is_good = |last: &&Stored| self.accepts(&last.current, &last.bundle, observed.now);
+        if let Some(last) = observed.last.filter(is_good) {
+            return self.renew(last, observed);
         }
-        let new = issue(&self.hosts, self.lifetime, now)?;
-        // other replicas may still serve what these trust
-        let live: Vec<_> = live.iter().filter_map(|live| std::str::from_utf8(live).ok()).collect();
-        let bundle = merge(&[&[new.ca.as_str()], live.as_slice()].concat(), now);
-        let current = Pair::parse(new.certificate.as_bytes(), new.key.as_bytes())?;
+        // other replicas may still serve what the configurations trust
+        let (bundle, current) = self.issue(&texts(observed.live), observed.now)?;
         Ok(store(Stored { bundle, current, next: None }))
     }
 
-    fn renew(&self, stored: &Stored, now: Timestamp) -> Result<Step, Error> {
-        let new = issue(&self.hosts, self.lifetime, now)?;
-        let bundle = merge(&[&new.ca, &stored.bundle], now);
-        let next = Some(Pair::parse(new.certificate.as_bytes(), new.key.as_bytes())?);
-        Ok(store(Stored { bundle, current: stored.current.clone(), next }))
+    /// The same with a next pair.
+    fn renew(&self, stored: &Stored, Observed { live, now, .. }: Observed<'_>) -> Result<Step, Error> {
+        let former = match self.accepts(&stored.current, &stored.bundle, now) {
+            true => vec![stored.bundle.as_str()],
+            // nor does it say what others serve; the configurations do
+            false => [&[stored.bundle.as_str()], texts(live).as_slice()].concat(),
+        };
+        // the CA of a pair that was never served is of no use
+        let is_of_next = |ca: &&str| stored.next.as_ref().is_some_and(|next| self.accepts(next, ca, now));
+        let former: Vec<&str> = former.into_iter().flat_map(blocks).filter(|ca| !is_of_next(ca)).collect();
+        let (bundle, next) = self.issue(&former, now)?;
+        Ok(store(Stored { bundle, current: stored.current.clone(), next: Some(next) }))
     }
 
-    /// Whether what is stored can be served to whoever trusts the bundle.
-    fn is_usable(&self, stored: &Stored, now: Timestamp) -> Result<(), Error> {
-        self.hosts.iter().try_for_each(|host| check(&stored.current, stored.bundle.as_bytes(), host, now))
+    /// A new pair, and these bundles with its CA.
+    fn issue(&self, bundles: &[&str], now: Timestamp) -> Result<(String, Pair), Error> {
+        let new = issue(&self.hosts, self.lifetime, now)?;
+        let pair = Pair::parse(new.certificate.as_bytes(), new.key.as_bytes())?;
+        // one that no client would accept would be renewed for ever
+        self.hosts.iter().try_for_each(|host| check(&pair, new.ca.as_bytes(), host, now))?;
+        Ok((merge(&[&[new.ca.as_str()], bundles].concat(), now), pair))
+    }
+
+    /// Whether a client that trusts the bundle accepts this pair now, by each name.
+    fn accepts(&self, pair: &Pair, bundle: &str, now: Timestamp) -> bool {
+        self.hosts.iter().all(|host| check(pair, bundle.as_bytes(), host, now).is_ok())
+    }
+
+    /// Whether what is served is accepted now, and would not be by this bundle: somebody put an old Secret back.
+    fn leaves_out(&self, bundle: &str, Observed { served, live, now, .. }: Observed<'_>) -> bool {
+        let is_left = |served: &Pair| {
+            texts(live).iter().any(|live| self.accepts(served, live, now)) && !self.accepts(served, bundle, now)
+        };
+        served.is_some_and(is_left)
     }
 
     fn settling(&self) -> SignedDuration {
@@ -178,6 +209,10 @@ fn merge(bundles: &[&str], now: Timestamp) -> String {
         }
     }
     merged.iter().flat_map(|block| [block, "\n"]).collect()
+}
+
+fn texts<'a>(bundles: &[&'a [u8]]) -> Vec<&'a str> {
+    bundles.iter().filter_map(|bundle| std::str::from_utf8(bundle).ok()).collect()
 }
 
 fn blocks(bundle: &str) -> impl Iterator<Item = &str> {

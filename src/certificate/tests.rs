@@ -47,6 +47,7 @@ impl World {
             let step = rotation().step(Observed {
                 stored: self.secret.as_ref(),
                 last: self.last.as_ref(),
+                served: self.served.as_ref(),
                 live: &self.live.each_ref().map(Vec::as_slice),
                 settled: self.published.as_ref().map(|(_, since)| self.now.duration_since(*since)),
                 now: self.now,
@@ -209,6 +210,7 @@ fn what_is_over_or_for_another_name_is_replaced_without_waiting() {
     let observed = Observed {
         stored: world.secret.as_ref(),
         last: None,
+        served: None,
         live: &[&bundle, &bundle],
         settled: None,
         now: world.now,
@@ -230,10 +232,75 @@ fn deleting_the_secret_asks_for_a_new_certificate_and_interrupts_nothing() {
     world.lead();
     assert_eq!((world.switches, world.cas()), (2, 2));
 
+    // again and again before the next one is served: only the last of these is trusted beside those that were
+    for _ in 0..20 {
+        world.secret = None;
+        world.lead();
+        assert_eq!(world.cas(), 3);
+        world.check(seconds(60)).expect("accepted by all who are a minute behind");
+    }
+    world.now += seconds(60);
+    world.lead();
+    world.check(seconds(60)).expect("accepted by all who are a minute behind");
+
     // by an operator that has never seen the Secret: others may still serve what the configurations trust
     (world.secret, world.last) = (None, None);
     world.lead();
-    assert_eq!(world.cas(), 3);
+    assert_eq!(world.cas(), 4);
+}
+
+#[test]
+fn a_secret_that_does_not_fit_together_is_never_published() {
+    let mut world = World::new();
+    world.lead();
+    let (first, before) = (world.secret.clone().expect("a Secret"), world.live.clone());
+    world.secret = Some(Stored { bundle: String::new(), ..first.clone() });
+    let observed = |world: &World| {
+        rotation().step(Observed {
+            stored: world.secret.as_ref(),
+            last: world.last.as_ref(),
+            served: world.served.as_ref(),
+            live: &world.live.each_ref().map(Vec::as_slice),
+            settled: None,
+            now: world.now,
+        })
+    };
+    let Step::Store(mended) = observed(&world).expect("a step") else { panic!("first the Secret is mended") };
+    assert!(mended.bundle.contains(first.bundle.trim()), "what is served stays trusted");
+    world.lead();
+    world.check(seconds(0)).expect("accepted");
+    assert!(before.iter().all(|before| world.live[0].starts_with(b"-----") && world.live[0] != *before));
+
+    // one from a backup, which knows nothing of what is served
+    let mut old = World::new();
+    old.lead();
+    world.secret = old.secret;
+    let Step::Store(mended) = observed(&world).expect("a step") else { panic!("first the Secret is mended") };
+    check(world.served.as_ref().expect("served"), mended.bundle.as_bytes(), NAME, world.now).expect("still trusted");
+}
+
+#[test]
+fn a_name_that_no_client_accepts_is_an_error_and_no_rotation() {
+    for host in ["localhost.", "a..b", "-x", "1.2.3"] {
+        let rotation = Rotation { hosts: vec![host.to_owned()], lifetime: LIFETIME };
+        let now = World::new().now;
+        let (stored, last, served, settled) = (None, None, None, None);
+        let step = rotation.step(Observed { stored, last, served, live: &[b"", b""], settled, now });
+        assert!(step.is_err(), "{host}: {step:?}");
+    }
+}
+
+#[test]
+fn a_leaf_that_is_trusted_itself_is_accepted_though_it_is_a_ca() {
+    let now: Timestamp = "2026-03-01T10:00:00Z".parse().expect("a time");
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let mut params = rcgen::CertificateParams::new([NAME.to_owned()]).expect("parameters");
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let pem = params.self_signed(&key).expect("a certificate").pem();
+    let pair = Pair::parse(pem.as_bytes(), key.serialize_pem().as_bytes()).expect("a pair");
+    check(&pair, pem.as_bytes(), NAME, now).expect("accepted, as by the API server");
+    assert!(check(&pair, pem.as_bytes(), "other.svc", now).is_err());
+    assert!(check(&pair, pem.as_bytes(), NAME, "1960-01-01T00:00:00Z".parse().expect("a time")).is_err());
 }
 
 proptest! {

@@ -7,7 +7,7 @@ use crate::controller::{self, Settings};
 use crate::crd::{TaskNames, is_label};
 use crate::leader::Candidate;
 use crate::metrics::Metrics;
-use crate::rotator::{Rotator, Source};
+use crate::rotator::{Rotator, Source, write_limit};
 use crate::server::{self, Clients, Readiness, Served, tls};
 use crate::{telemetry, webhook};
 use actix_web::dev::{Server, ServerHandle};
@@ -15,6 +15,7 @@ use clap::{Args, ValueEnum};
 use futures::future::{BoxFuture, FutureExt, Shared, join_all};
 use k8s_openapi::jiff::SignedDuration;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustls::pki_types::ServerName;
 use std::error::Error;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
@@ -191,13 +192,15 @@ async fn serve(args: RunArgs) -> Result<(), Box<dyn Error>> {
         readiness: readiness.clone(),
         metrics,
         leadership,
+        writes: write_limit(),
     };
-    actix_web::rt::spawn(rotator.run());
+    let mut rotating = actix_web::rt::spawn(rotator.run());
     tracing::info!(webhook = %args.webhook_addr, admin = %args.admin_addr, "started");
 
     tokio::select! {
         () = stop => {}
         _ = &mut leading => return Err("the reconciler has ended".into()),
+        _ = &mut rotating => return Err("nobody sees to the certificate any more".into()),
     }
     tracing::info!(seconds = args.shutdown_delay, "stopping: serving on for a while");
     readiness.stop();
@@ -214,9 +217,7 @@ async fn drain(delay: Duration, servers: Vec<ServerHandle>) -> std::io::Result<(
         () = tokio::time::sleep(delay) => {}
         () = stop_signal()? => {}
     }
-    for server in servers {
-        server.stop(true).await;
-    }
+    join_all(servers.iter().map(|server| server.stop(true))).await;
     Ok(())
 }
 
@@ -311,9 +312,12 @@ fn namespace(text: &str) -> Result<String, String> {
 
 fn https_url(text: &str) -> Result<String, String> {
     let url: http::Uri = text.parse().map_err(|_| "not a URL".to_owned())?;
-    match (url.scheme_str(), url.host(), url.path()) {
-        (Some("https"), Some(_), "/" | "") => Ok(text.to_owned()),
-        _ => Err("must be https://HOST:PORT, without a path".to_owned()),
+    let Some(host) = host(text).filter(|_| url.scheme_str() == Some("https") && ["/", ""].contains(&url.path())) else {
+        return Err("must be https://HOST:PORT, without a path".to_owned());
+    };
+    match ServerName::try_from(host.as_str()) {
+        Ok(_) if !host.ends_with('.') => Ok(text.to_owned()),
+        _ => Err(format!("no certificate can be made for the host \"{host}\": a DNS name or an IP address is needed")),
     }
 }
 

@@ -1,6 +1,6 @@
 //! `taskrun-operator uninstall`: nothing is left that would hold up a write or a deletion.
 
-use crate::client::{ApiServer, WEBHOOK_CONFIGURATION, Webhook};
+use crate::client::{ApiServer, Entry, WEBHOOK_CONFIGURATION, Webhook};
 use crate::crd::FINALIZER;
 use crate::leader::{Candidate, LEASE};
 use crate::metrics::Metrics;
@@ -8,12 +8,12 @@ use crate::rotator::SECRET;
 use crate::telemetry;
 use clap::Args;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{Pod, Secret};
 use std::error::Error;
 use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 #[derive(Args)]
 pub struct UninstallArgs {
@@ -36,6 +36,9 @@ pub async fn run(args: &UninstallArgs) -> Result<(), Box<dyn Error>> {
     telemetry::init("error");
     let _ = rustls::crypto::ring::default_provider().install_default();
     let api_server = ApiServer::connect().await?;
+    if let Some(other) = elsewhere(&api_server, &args.operator_namespace).await? {
+        return Err(format!("the operator runs in namespace {other}: give --operator-namespace {other}").into());
+    }
     if api_server.is_ending(&args.operator_namespace).await? {
         // no operator can lead, and nobody can hold its Lease
         return take_out(&api_server, args).await;
@@ -54,11 +57,43 @@ pub async fn run(args: &UninstallArgs) -> Result<(), Box<dyn Error>> {
             )
             .into());
         }
+        // one that waits for the Lease would put all of it back
+        if timeout(patience, no_pods(&api_server, &args.operator_namespace)).await.is_err() {
+            return Err(format!(
+                "pods of the operator are still there in namespace {}: wait for their end",
+                args.operator_namespace
+            )
+            .into());
+        }
         take_out(&api_server, args).await
     };
     Box::pin(candidate.run(pending(), work)).await?;
     tell(api_server.remove::<Lease>(&args.operator_namespace, LEASE).await?, &format!("lease/{LEASE}"));
     Ok(())
+}
+
+/// The namespace of the Service that a webhook configuration names, if it is not this one.
+async fn elsewhere(api_server: &ApiServer, namespace: &str) -> Result<Option<String>, Box<dyn Error>> {
+    for webhook in Webhook::ALL {
+        let found = api_server.webhooks(webhook).get_opt(WEBHOOK_CONFIGURATION).await?;
+        let named = found.as_ref().and_then(|found| Entry::of(found, webhook)?.namespace().map(ToOwned::to_owned));
+        if let Some(named) = named.filter(|named| named != namespace) {
+            return Ok(Some(named));
+        }
+    }
+    Ok(None)
+}
+
+/// Waits until no pod of the operator is there.
+async fn no_pods(api_server: &ApiServer, namespace: &str) {
+    loop {
+        match api_server.list::<Pod>(namespace, "app.kubernetes.io/name=taskrun-operator").await {
+            Ok(pods) if pods.is_empty() => return,
+            Ok(_) => {}
+            Err(error) => eprintln!("taskrun-operator: {error}"),
+        }
+        sleep(Duration::from_secs(1)).await;
+    }
 }
 
 async fn take_out(api_server: &ApiServer, args: &UninstallArgs) -> Result<(), Box<dyn Error>> {
@@ -69,11 +104,14 @@ async fn take_out(api_server: &ApiServer, args: &UninstallArgs) -> Result<(), Bo
         true => vec![None],
         false => args.namespaces.iter().map(|namespace| Some(namespace.as_str())).collect(),
     };
-    let mut freed = 0;
+    let (mut freed, mut failed) = (0, vec![]);
     for namespace in namespaces {
-        freed += api_server.remove_finalizer(namespace, FINALIZER).await?;
+        freed += api_server.remove_finalizer(namespace, FINALIZER, &mut failed).await?;
     }
     println!("finalizer {FINALIZER} taken off {freed} TaskRuns");
+    if let Some(first) = failed.first() {
+        return Err(format!("{} TaskRuns keep it, such as {first}: run this again", failed.len()).into());
+    }
     tell(api_server.remove::<Secret>(&args.operator_namespace, SECRET).await?, &format!("secret/{SECRET}"));
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! The webhook configurations: whom the API server trusts, and where it finds us.
 
 use super::{ApiServer, Error, bounded};
+use crate::crd::GROUP;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration};
 use kube::Api;
@@ -59,6 +60,11 @@ impl Webhook {
         }
     }
 
+    /// Name of the webhook in it, as in `webhook-config/`.
+    fn entry(self) -> String {
+        format!("{}.taskruns.{GROUP}", self.verb())
+    }
+
     /// As it ships.
     fn shipped(self) -> &'static str {
         match self {
@@ -68,28 +74,46 @@ impl Webhook {
     }
 }
 
-/// The CAs that a webhook configuration names, PEM.
-#[must_use]
-pub fn ca_bundle(configuration: &DynamicObject) -> Vec<u8> {
-    let bundle = client_config(configuration).get("caBundle").cloned().unwrap_or_default();
-    serde_json::from_value(bundle).map(|ByteString(bytes)| bytes).unwrap_or_default()
-}
+/// What a webhook configuration says of us: its webhook of our name. Others in it are none of our business.
+#[derive(Clone, Copy)]
+pub struct Entry<'a>(&'a Value);
 
-/// Whether the API server calls us at this address.
-#[must_use]
-pub fn is_addressed(configuration: &DynamicObject, webhook: Webhook, address: &Address) -> bool {
-    difference(client_config(configuration), webhook, address, None).is_empty()
-}
-
-/// The name that the API server asks for, as whom it calls.
-#[must_use]
-pub fn server_name(configuration: &DynamicObject) -> String {
-    let config = client_config(configuration);
-    if let Some(url) = config["url"].as_str() {
-        return host(url).unwrap_or_default();
+impl<'a> Entry<'a> {
+    /// Ours, if it is there.
+    #[must_use]
+    pub fn of(configuration: &'a DynamicObject, webhook: Webhook) -> Option<Self> {
+        let mut entries = configuration.data.get("webhooks")?.as_array()?.iter();
+        entries.find(|entry| entry["name"] == webhook.entry()).map(|entry| Self(&entry["clientConfig"]))
     }
-    let part = |field: &str| config["service"][field].as_str().unwrap_or_default();
-    format!("{}.{}.svc", part("name"), part("namespace"))
+
+    /// The CAs that it trusts, PEM.
+    #[must_use]
+    pub fn ca_bundle(self) -> Vec<u8> {
+        let bundle = self.0.get("caBundle").cloned().unwrap_or_default();
+        serde_json::from_value(bundle).map(|ByteString(bytes)| bytes).unwrap_or_default()
+    }
+
+    /// Whether it has the API server call us at this address and, where it is given, trust this bundle.
+    #[must_use]
+    pub fn says(self, webhook: Webhook, address: &Address, bundle: Option<&[u8]>) -> bool {
+        difference(self.0, webhook, address, bundle).is_empty()
+    }
+
+    /// The name that the API server asks for, as whom it calls.
+    #[must_use]
+    pub fn server_name(self) -> String {
+        if let Some(url) = self.0["url"].as_str() {
+            return host(url).unwrap_or_default();
+        }
+        let part = |field: &str| self.0["service"][field].as_str().unwrap_or_default();
+        format!("{}.{}.svc", part("name"), part("namespace"))
+    }
+
+    /// The namespace of the Service that is called, if it is one.
+    #[must_use]
+    pub fn namespace(self) -> Option<&'a str> {
+        self.0["service"]["namespace"].as_str()
+    }
 }
 
 /// The host of a URL, an IPv6 address without its brackets.
@@ -99,10 +123,6 @@ pub fn host(url: &str) -> Option<String> {
     url.host().map(|host| host.trim_matches(['[', ']']).to_owned())
 }
 
-fn client_config(configuration: &DynamicObject) -> &Value {
-    &configuration.data["webhooks"][0]["clientConfig"]
-}
-
 /// What is to be changed of `clientConfig`: nothing where it says so already.
 fn difference(stored: &Value, webhook: Webhook, address: &Address, bundle: Option<&[u8]>) -> Map<String, Value> {
     let mut wanted = Map::new();
@@ -110,19 +130,16 @@ fn difference(stored: &Value, webhook: Webhook, address: &Address, bundle: Optio
         wanted.insert("caBundle".to_owned(), json!(ByteString(bundle.to_vec())));
     }
     let verb = webhook.verb();
-    match &address.url {
-        Some(url) => {
-            wanted.insert("url".to_owned(), json!(format!("{}/{verb}", url.trim_end_matches('/'))));
-            wanted.insert("service".to_owned(), Value::Null);
-        }
-        // it was run outside the cluster before
-        None if stored["service"].is_null() => {
-            let path = format!("/{verb}");
-            let service = json!({"namespace": address.namespace, "name": SERVICE, "path": path, "port": 443});
-            wanted.insert("service".to_owned(), service);
-            wanted.insert("url".to_owned(), Value::Null);
-        }
-        None => {}
+    if let Some(url) = &address.url {
+        wanted.insert("url".to_owned(), json!(format!("{}/{verb}", url.trim_end_matches('/'))));
+        wanted.insert("service".to_owned(), Value::Null);
+    } else {
+        // its port is whatever the Service has
+        let port = stored["service"].get("port").cloned().unwrap_or(json!(443));
+        let path = format!("/{verb}");
+        let service = json!({"namespace": address.namespace, "name": SERVICE, "path": path, "port": port});
+        wanted.insert("service".to_owned(), service);
+        wanted.insert("url".to_owned(), Value::Null);
     }
     wanted.retain(|field, value| stored.get(field).unwrap_or(&Value::Null) != value);
     wanted
@@ -135,8 +152,8 @@ impl ApiServer {
         Api::all_with(self.client.clone(), &webhook.resource())
     }
 
-    /// Makes a configuration name us and, where it is given, this bundle of CAs; under its resourceVersion. Returns
-    /// what was written, if anything had to be.
+    /// Makes a configuration with our webhook in it name us and, where it is given, this bundle of CAs; under its
+    /// resourceVersion. Returns what it is then.
     ///
     /// # Errors
     /// See [`Error`]: a conflict if somebody else was faster.
@@ -146,19 +163,17 @@ impl ApiServer {
         stored: &DynamicObject,
         address: &Address,
         bundle: Option<&[u8]>,
-    ) -> Result<Option<DynamicObject>, Error> {
-        let config = difference(client_config(stored), webhook, address, bundle);
-        if config.is_empty() {
-            return Ok(None);
-        }
+    ) -> Result<DynamicObject, Error> {
+        let stored_config = Entry::of(stored, webhook).map_or(&Value::Null, |Entry(config)| config);
+        let config = difference(stored_config, webhook, address, bundle);
         // a strategic merge patch: webhooks are merged by name
         let patch = json!({
             "metadata": {"resourceVersion": stored.metadata.resource_version},
-            "webhooks": [{"name": stored.data["webhooks"][0]["name"], "clientConfig": config}],
+            "webhooks": [{"name": webhook.entry(), "clientConfig": config}],
         });
         let params = PatchParams { field_manager: Some(WEBHOOK_FIELD_MANAGER.to_owned()), ..PatchParams::default() };
         let (api, patch) = (self.webhooks(webhook), Patch::Strategic(patch));
-        bounded(api.patch(WEBHOOK_CONFIGURATION, &params, &patch)).await.map(Some)
+        bounded(api.patch(WEBHOOK_CONFIGURATION, &params, &patch)).await
     }
 
     /// Creates a configuration that is gone, as it was (`last`) or else as it ships.
@@ -172,17 +187,23 @@ impl ApiServer {
         address: &Address,
         bundle: &[u8],
     ) -> Result<DynamicObject, Error> {
-        let mut configuration = last.unwrap_or_else(|| shipped(webhook, &address.namespace));
+        let last = last.filter(|last| Entry::of(last, webhook).is_some());
+        let mut configuration = last.unwrap_or_else(|| shipped(webhook));
         configuration.metadata = ObjectMeta {
             name: configuration.metadata.name,
             labels: configuration.metadata.labels,
             annotations: configuration.metadata.annotations,
             ..ObjectMeta::default()
         };
-        let changed = difference(client_config(&configuration), webhook, address, Some(bundle));
-        if let Some(config) = configuration.data["webhooks"][0]["clientConfig"].as_object_mut() {
-            config.extend(changed);
-            config.retain(|_, value| !value.is_null());
+        let entries = configuration.data["webhooks"].as_array_mut().into_iter().flatten();
+        for entry in entries.filter(|entry| entry["name"] == webhook.entry()) {
+            let config = &mut entry["clientConfig"];
+            for (field, value) in difference(config, webhook, address, Some(bundle)) {
+                config[field] = value;
+            }
+            if let Some(config) = config.as_object_mut() {
+                config.retain(|_, value| !value.is_null());
+            }
         }
         let params = PostParams { field_manager: Some(WEBHOOK_FIELD_MANAGER.to_owned()), ..PostParams::default() };
         bounded(self.webhooks(webhook).create(&params, &configuration)).await
@@ -198,13 +219,10 @@ impl ApiServer {
     }
 }
 
-/// A configuration as it ships, for a Service in this namespace.
-fn shipped(webhook: Webhook, namespace: &str) -> DynamicObject {
-    let mut configuration: DynamicObject = serde_saphyr::from_str(webhook.shipped()).unwrap_or_else(|_| {
-        unreachable!("a test reads webhook-config/");
-    });
-    configuration.data["webhooks"][0]["clientConfig"]["service"]["namespace"] = json!(namespace);
-    configuration
+/// A configuration as it ships.
+fn shipped(webhook: Webhook) -> DynamicObject {
+    let read = serde_saphyr::from_str(webhook.shipped());
+    read.unwrap_or_else(|_| unreachable!("a test reads webhook-config/"))
 }
 
 #[cfg(test)]
@@ -215,24 +233,40 @@ mod tests {
         Address { namespace: "ops".to_owned(), url: url.map(ToOwned::to_owned) }
     }
 
+    fn entry(config: &Value) -> DynamicObject {
+        let mut configuration = shipped(Webhook::Validating);
+        let other = json!({"name": "other.example.com", "clientConfig": {"url": "https://other/", "caBundle": "YQ=="}});
+        let ours = json!({"name": "validate.taskruns.orchestrator.io", "clientConfig": config});
+        configuration.data = json!({"webhooks": [other, ours]});
+        configuration
+    }
+
     #[test]
     fn what_ships_can_be_restored() {
         for webhook in Webhook::ALL {
-            let shipped = shipped(webhook, "ops");
+            let shipped = shipped(webhook);
             assert_eq!(shipped.metadata.name.as_deref(), Some(WEBHOOK_CONFIGURATION));
-            assert_eq!(server_name(&shipped), "taskrun-operator.ops.svc");
-            assert_eq!(client_config(&shipped)["service"]["path"], format!("/{}", webhook.verb()));
-            assert!(ca_bundle(&shipped).is_empty());
+            let ours = Entry::of(&shipped, webhook).expect("our webhook");
+            assert_eq!(ours.server_name(), "taskrun-operator.taskrun-system.svc");
+            assert!(ours.ca_bundle().is_empty());
+            let address = Address { namespace: "taskrun-system".to_owned(), url: None };
+            assert!(ours.says(webhook, &address, None) && !ours.says(webhook, &self::address(None), None));
         }
     }
 
     #[test]
     fn only_what_differs_is_written() {
         let changed = |stored: &Value, url, bundle| difference(stored, Webhook::Mutating, &address(url), bundle);
-        let service = json!({"service": {"namespace": "x", "name": "y"}, "caBundle": "YQ=="});
+        let ours = json!({"namespace": "ops", "name": "taskrun-operator", "path": "/mutate", "port": 8443});
+        let service = json!({"service": ours, "caBundle": "YQ=="});
         assert!(changed(&service, None, None).is_empty());
         assert!(changed(&service, None, Some(b"a")).is_empty());
         assert_eq!(json!(changed(&service, None, Some(b"b"))), json!({"caBundle": "Yg=="}));
+        for (field, wrong) in [("namespace", "other"), ("name", "other"), ("path", "/other")] {
+            let mut stored = service.clone();
+            stored["service"][field] = json!(wrong);
+            assert_eq!(json!(changed(&stored, None, None)), json!({"service": ours}), "{field}");
+        }
         let url = json!({"url": "https://[::1]:9443/mutate", "service": null});
         assert_eq!(json!(changed(&service, Some("https://[::1]:9443/"), None)), url);
         assert!(changed(&url, Some("https://[::1]:9443"), None).is_empty());
@@ -242,11 +276,15 @@ mod tests {
     }
 
     #[test]
-    fn the_name_is_that_which_the_api_server_asks_for() {
-        let mut configuration = shipped(Webhook::Validating, "ops");
-        configuration.data["webhooks"][0]["clientConfig"] = json!({"url": "https://[::1]:9443/validate"});
-        assert_eq!(server_name(&configuration), "::1");
-        configuration.data["webhooks"][0]["clientConfig"] = json!({"url": "https://a.example/validate"});
-        assert_eq!(server_name(&configuration), "a.example");
+    fn ours_is_found_by_its_name() {
+        for (url, name) in [("https://[::1]:9443/validate", "::1"), ("https://a.example/validate", "a.example")] {
+            let configuration = entry(&json!({"url": url}));
+            let ours = Entry::of(&configuration, Webhook::Validating).expect("ours");
+            assert_eq!((ours.server_name().as_str(), ours.ca_bundle()), (name, vec![]));
+        }
+        assert!(Entry::of(&entry(&json!({})), Webhook::Mutating).is_none());
+        let mut none = shipped(Webhook::Mutating);
+        none.data = json!({});
+        assert!(Entry::of(&none, Webhook::Mutating).is_none());
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{Known, LOOK_AGAIN, RETRY, Rotator, Seen, Source};
 use crate::certificate::{Observed, Rotation, Step, Stored};
-use crate::client::{Error, Webhook, ca_bundle};
+use crate::client::{Entry, Error, Webhook};
 use crate::clock::now;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -42,7 +42,7 @@ impl Rotator {
         }
         let Source::Managed(rotation) = &self.source else { return Ok(LOOK_AGAIN) };
         for _ in 0..MAX_STEPS {
-            match plan(rotation, known) {
+            match self.plan(rotation, known) {
                 None => return Ok(LOOK_AGAIN),
                 Some(Step::Rest(rest)) => return Ok(rest.try_into().unwrap_or(RETRY)),
                 Some(Step::Publish) => self.publish(known).await?,
@@ -66,6 +66,7 @@ impl Rotator {
                 ..Secret::default()
             })
         };
+        self.may_write().await;
         let written = self.api_server.write(&self.address.namespace, &secret).await?;
         tracing::info!(rotating = stored.next.is_some(), "wrote the certificate's Secret");
         known.secret = Seen::There(written);
@@ -83,6 +84,7 @@ impl Rotator {
                 continue;
             }
             let last = known.last[number].clone();
+            self.may_write().await;
             let restored = self.api_server.restore_webhook(webhook, last, &self.address, &wanted).await?;
             tracing::warn!(kind = webhook.kind(), "the webhook configuration was gone: made it again");
             known.note_configuration(number, Some(restored));
@@ -98,38 +100,47 @@ impl Rotator {
         known: &mut Known,
     ) -> Result<(), Error> {
         let webhook = Webhook::ALL[number];
-        if let Some(written) = self.api_server.register_webhook(webhook, stored, &self.address, bundle).await? {
-            tracing::info!(kind = webhook.kind(), "wrote the webhook configuration");
-            known.note_configuration(number, Some(written));
+        // one without our webhook: somebody has switched it off
+        if Entry::of(stored, webhook).is_none_or(|entry| entry.says(webhook, &self.address, bundle)) {
+            return Ok(());
         }
+        self.may_write().await;
+        let written = self.api_server.register_webhook(webhook, stored, &self.address, bundle).await?;
+        tracing::info!(kind = webhook.kind(), "wrote the webhook configuration");
+        known.note_configuration(number, Some(written));
         Ok(())
     }
-}
 
-/// What is next, if all is known that it depends on.
-fn plan(rotation: &Rotation, known: &mut Known) -> Option<Step> {
-    if matches!(known.secret, Seen::NotYet) {
-        return None;
+    /// What is next, if all is known that it depends on.
+    fn plan(&self, rotation: &Rotation, known: &mut Known) -> Option<Step> {
+        if matches!(known.secret, Seen::NotYet) {
+            return None;
+        }
+        let data = known.secret.there().and_then(|secret| secret.data.as_ref());
+        let stored = data.and_then(|data| Stored::parse(data).ok());
+        let bundle = |(webhook, configuration): (Webhook, &Seen<DynamicObject>)| match configuration {
+            Seen::There(configuration) => Some(Entry::of(configuration, webhook)?.ca_bundle()),
+            // one that is gone names nobody
+            Seen::NotYet | Seen::Gone => Some(vec![]),
+        };
+        let live: Vec<Vec<u8>> = Webhook::ALL.into_iter().zip(&known.configurations).filter_map(bundle).collect();
+        let wanted = stored.as_ref().map(|stored| stored.bundle.as_bytes());
+        let is_published = wanted.is_some_and(|wanted| live.iter().all(|live| live == wanted));
+        known.published = match known.published.take() {
+            Some((bundle, since)) if is_published && Some(bundle.as_slice()) == wanted => Some((bundle, since)),
+            _ => wanted.filter(|_| is_published).map(|wanted| (wanted.to_vec(), Instant::now())),
+        };
+        let settled = known.published.as_ref().map(|(_, since)| since.elapsed());
+        let served = self.served.get();
+        let observed = Observed {
+            stored: stored.as_ref(),
+            last: known.stored.as_ref(),
+            served: served.as_ref(),
+            live: &live.iter().map(Vec::as_slice).collect::<Vec<_>>(),
+            settled: settled.and_then(|settled| SignedDuration::try_from(settled).ok()),
+            now: now(),
+        };
+        let step = rotation.step(observed);
+        step.inspect_err(|error| tracing::warn!(%error, "failed to renew the certificate")).ok()
     }
-    let data = known.secret.there().and_then(|secret| secret.data.as_ref());
-    let stored = data.and_then(|data| Stored::parse(data).ok());
-    // one that is gone names nobody
-    let bundle = |configuration: &Seen<_>| configuration.there().map(ca_bundle).unwrap_or_default();
-    let live = known.configurations.each_ref().map(bundle);
-    let wanted = stored.as_ref().map(|stored| stored.bundle.as_bytes());
-    let is_published = wanted.is_some_and(|wanted| live.iter().all(|live| live == wanted));
-    known.published = match known.published.take() {
-        Some((bundle, since)) if is_published && Some(bundle.as_slice()) == wanted => Some((bundle, since)),
-        _ => is_published.then(|| (live[0].clone(), Instant::now())),
-    };
-    let settled = known.published.as_ref().map(|(_, since)| since.elapsed());
-    let observed = Observed {
-        stored: stored.as_ref(),
-        last: known.stored.as_ref(),
-        live: &live.each_ref().map(Vec::as_slice),
-        settled: settled.and_then(|settled| SignedDuration::try_from(settled).ok()),
-        now: now(),
-    };
-    let step = rotation.step(observed);
-    step.inspect_err(|error| tracing::warn!(%error, "failed to renew the certificate")).ok()
 }

@@ -137,6 +137,59 @@ fn what_is_lost_comes_back() {
 }
 
 #[test]
+fn what_others_write_is_healed_but_not_fought_over() {
+    let cluster = Cluster::start();
+    cluster.install();
+    let operator = Operator::start(&cluster, &[]);
+    let ns = cluster.namespace(&json!({}));
+    let (kind, get) = (KINDS[1], || -> Value {
+        serde_json::from_str(&cluster.kubectl(&["get", KINDS[1], NAME, "-o", "json"]).ok()).expect("JSON")
+    });
+    let patch = |patch: Value| cluster.kubectl(&["patch", kind, NAME, "--type=json", "-p", &patch.to_string()]).ok();
+
+    // a webhook of somebody else in our configuration, before ours
+    let mut other = get()["webhooks"][0].clone();
+    (other["name"], other["failurePolicy"]) = (json!("other.example.com"), json!("Ignore"));
+    other["clientConfig"] = json!({"url": "https://127.0.0.1:1/other"});
+    patch(json!([{"op": "add", "path": "/webhooks/0", "value": other}]));
+    patch(json!([{"op": "replace", "path": "/webhooks/1/clientConfig/url", "value": "https://127.0.0.1:1/wrong"}]));
+    patch(json!([{"op": "remove", "path": "/webhooks/1/clientConfig/caBundle"}]));
+    healed(&ns, "our webhook, the second of two, was changed");
+    assert_eq!(get()["webhooks"][0]["clientConfig"]["url"], "https://127.0.0.1:1/other", "not ours");
+
+    // switched off by hand: it stays so until the configuration is gone, too
+    patch(json!([{"op": "remove", "path": "/webhooks/1"}]));
+    wait_for("a reason", || operator.http("/readyz").filter(|answer| answer.contains("has no webhook of ours")));
+    cluster.kubectl(&["delete", kind, NAME]).ok();
+    operator.wait_ready();
+    healed(&ns, "a configuration without our webhook was deleted");
+
+    // a Secret that would take the present CA out of the configurations
+    let empty = json!({"data": {"ca.crt": ""}}).to_string();
+    let crt = |secret: Value| secret["data"]["tls.crt"].as_str().map(ToOwned::to_owned);
+    let before = secret(&cluster).and_then(crt);
+    cluster.kubectl(&["-n", "taskrun-system", "patch", "secret", SECRET, "--type=merge", "-p", &empty]).ok();
+    wait_for("a new certificate", || {
+        write(&ns).ok();
+        secret(&cluster).and_then(crt).filter(|now| Some(now) != before.as_ref())
+    });
+
+    // a rival, who writes as often as we do
+    let writes = || {
+        let writes = cluster.operator_writes();
+        writes.iter().filter(|write| write.resource == "validatingwebhookconfigurations").count()
+    };
+    let (started, before) = (Instant::now(), writes());
+    while started.elapsed() < Duration::from_secs(15) {
+        patch(json!([{"op": "add", "path": "/webhooks/0/clientConfig/caBundle", "value": ""}]));
+    }
+    let ours = writes() - before;
+    println!("{ours} writes beside a rival in 15 s");
+    assert!((10..=40).contains(&ours), "{ours} writes in 15 s, 20 and one a second are the most");
+    healed(&ns, "the rival has gone");
+}
+
+#[test]
 fn a_clock_or_a_sleep_past_the_end_is_noticed() {
     let cluster = Cluster::start();
     cluster.install();
