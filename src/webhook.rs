@@ -3,7 +3,7 @@
 //! It decides nothing. Whatever comes in, it answers: a panic or a malformed body becomes a clean 4xx
 //! and a metric, never a closed connection. It stands in the path of every write and fails closed, so nobody who can
 //! reach its port may use it up: bodies are bounded in time and memory, large ones are judged one at a time beside the
-//! small, and [`connections`] make room for each other.
+//! small, and `connections` make room for each other.
 
 pub mod connections;
 
