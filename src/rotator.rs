@@ -97,10 +97,13 @@ struct Known {
     published: Option<(Vec<u8>, Instant)>,
     /// What is to be served as soon as it is trusted.
     candidate: Option<Pair>,
+    /// The candidate that was told to wait.
+    waiting: Option<Pair>,
     /// What could not be used, told once: a version of the Secret, or the bytes of files.
     broken: Option<Vec<u8>>,
-    /// The CAs of clients, as they were last read.
+    /// The CAs of clients, as they were last read, and what was wrong with the file.
     client_ca: Vec<u8>,
+    client_ca_problem: Option<String>,
 }
 
 impl Rotator {
@@ -169,7 +172,14 @@ impl Rotator {
             return;
         };
         let is_trusted = |pair: &Pair| self.trusts(known, pair).is_ok();
-        if is_trusted(candidate) || !served.as_ref().is_some_and(is_trusted) {
+        if let Err(why) = self.trusts(known, candidate)
+            && served.as_ref().is_some_and(is_trusted)
+        {
+            if known.waiting.as_ref() != Some(candidate) {
+                tracing::warn!(why, "a newer certificate waits until the API server accepts it");
+                known.waiting = Some(candidate.clone());
+            }
+        } else {
             tracing::info!(not_after = %candidate.not_after, "serving a new certificate");
             self.metrics.certificate_served(candidate.not_after);
             self.served.set(candidate.clone());
@@ -188,14 +198,23 @@ impl Rotator {
             let name = WEBHOOK_CONFIGURATION;
             let configuration = match configuration {
                 Seen::NotYet => return Err("starting".to_owned()),
-                Seen::Gone => return Err(format!("{} {name} is not there: apply webhook-config/", webhook.kind())),
+                Seen::Gone => {
+                    return Err(format!("{} {name} is not there: apply what you have installed again", webhook.kind()));
+                }
                 Seen::There(configuration) => configuration,
             };
             let Some(entry) = Entry::of(configuration, webhook) else {
-                return Err(format!("{} {name} has no webhook of ours: apply webhook-config/", webhook.kind()));
+                return Err(format!(
+                    "{} {name} has no webhook of ours: apply what you have installed again",
+                    webhook.kind()
+                ));
             };
             if !entry.says(webhook, &self.address, None) {
-                return Err(format!("{} {name} says that the webhook is called at another address", webhook.kind()));
+                return Err(format!(
+                    "{} {name} says that the webhook is called at another address than --webhook-url, or the Service in \
+                     --operator-namespace",
+                    webhook.kind()
+                ));
             }
             check(pair, &entry.ca_bundle(), &entry.server_name(), now())
                 .map_err(|error| format!("by {} {name}, {error}", webhook.kind()))?;
@@ -213,8 +232,11 @@ impl Rotator {
     }
 
     fn accept(&self, known: &mut Known, pair: Pair) {
-        known.broken = None;
-        if known.candidate.as_ref() != Some(&pair) {
+        let was_broken = known.broken.take().is_some();
+        if was_broken {
+            tracing::info!("the certificate can be read again");
+        }
+        if was_broken || known.candidate.as_ref() != Some(&pair) {
             known.candidate = Some(pair);
             self.metrics.certificate_loaded(true);
         }
@@ -243,7 +265,10 @@ impl Rotator {
             known.client_ca.clone_from(&bundle);
             clients.trust(&bundle)
         });
-        if let Err(problem) = trusted {
+        let problem = trusted.err();
+        let is_told = problem == known.client_ca_problem;
+        known.client_ca_problem.clone_from(&problem);
+        if let Some(problem) = problem.filter(|_| !is_told) {
             tracing::warn!(file = %file.display(), problem, "failed to load the CAs of clients: going on with the former");
         }
     }

@@ -36,6 +36,7 @@ const API_KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// The longest that a request in flight is waited for at the end.
 const STOP_SECONDS: u64 = 15;
 
+const STARTING: &str = "starting";
 const STOPPING: &str = "stopping";
 
 /// Whether this process can do its work, as `/readyz` says, or why not.
@@ -44,7 +45,7 @@ pub struct Readiness(Arc<RwLock<Result<(), String>>>);
 
 impl Default for Readiness {
     fn default() -> Self {
-        Self(Arc::new(RwLock::new(Err("starting".to_owned()))))
+        Self(Arc::new(RwLock::new(Err(STARTING.to_owned()))))
     }
 }
 
@@ -60,6 +61,9 @@ impl Readiness {
         if *known != ready && !known.as_ref().is_err_and(|why| why == STOPPING) {
             match &ready {
                 Ok(()) => tracing::info!("ready"),
+                Err(why) if why == STOPPING || known.as_ref().is_err_and(|why| why == STARTING) => {
+                    tracing::info!(why, "not ready");
+                }
                 Err(why) => tracing::warn!(why, "not ready"),
             }
             *known = ready;

@@ -5,8 +5,8 @@ use tracing_subscriber::EnvFilter;
 
 /// Starts logging to standard error; `filter` as in `RUST_LOG` of the `tracing` crates.
 pub fn init(filter: &str) {
-    // below errors, kube's client logs whole answers that it cannot read; actix has an error for each malformed request
-    let filter = EnvFilter::new(format!("{filter},kube_client::client=error,actix_http::h1=off"));
+    // below errors, kube logs whole answers that it cannot read, and what we tell ourselves; actix has an error for each malformed request
+    let filter = EnvFilter::new(format!("{filter},kube_client::client=error,kube_runtime=error,actix_http::h1=off"));
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match std::io::stderr().is_terminal() {
         true => logs.init(),

@@ -36,15 +36,23 @@ pub async fn run(args: &UninstallArgs) -> Result<(), Box<dyn Error>> {
     telemetry::init("error");
     let _ = rustls::crypto::ring::default_provider().install_default();
     let api_server = ApiServer::connect().await?;
-    if let Some(other) = elsewhere(&api_server, &args.operator_namespace).await? {
-        return Err(format!("the operator runs in namespace {other}: give --operator-namespace {other}").into());
+    let namespace = args.operator_namespace.clone();
+    let is_ending = api_server.is_ending(&namespace).await?;
+    if let Some(other) = elsewhere(&api_server, &namespace, is_ending).await? {
+        return Err(format!(
+            "the operator does not run in namespace {namespace} but {other}: say so by --operator-namespace"
+        )
+        .into());
     }
-    if api_server.is_ending(&args.operator_namespace).await? {
+    if is_ending {
         // no operator can lead, and nobody can hold its Lease
         return take_out(&api_server, args).await;
     }
     // whoever holds the Lease is alone: a running operator would put back what is taken away
-    let namespace = args.operator_namespace.clone();
+    let had_lease = api_server.fetch::<Lease>(&namespace, LEASE).await?;
+    if let Some(holder) = had_lease.as_ref().and_then(|lease| lease.spec.as_ref()?.holder_identity.as_ref()) {
+        eprintln!("waiting for the end of the operator {holder}, or of its Lease");
+    }
     let candidate = Candidate::new(ApiServer::connect().await?, namespace, None, Arc::new(Metrics::new()?));
     let leadership = candidate.leadership();
     let work = async {
@@ -68,17 +76,21 @@ pub async fn run(args: &UninstallArgs) -> Result<(), Box<dyn Error>> {
         take_out(&api_server, args).await
     };
     Box::pin(candidate.run(pending(), work)).await?;
-    tell(api_server.remove::<Lease>(&args.operator_namespace, LEASE).await?, &format!("lease/{LEASE}"));
+    api_server.remove::<Lease>(&args.operator_namespace, LEASE).await?;
+    tell(had_lease.is_some(), &format!("lease/{LEASE}"));
     Ok(())
 }
 
-/// The namespace of the Service that a webhook configuration names, if it is not this one.
-async fn elsewhere(api_server: &ApiServer, namespace: &str) -> Result<Option<String>, Box<dyn Error>> {
+/// Where else the operator runs, by what a webhook configuration says. One outside the cluster has a Lease in a namespace
+/// that is there.
+async fn elsewhere(api_server: &ApiServer, given: &str, is_ending: bool) -> Result<Option<String>, Box<dyn Error>> {
     for webhook in Webhook::ALL {
         let found = api_server.webhooks(webhook).get_opt(WEBHOOK_CONFIGURATION).await?;
-        let named = found.as_ref().and_then(|found| Entry::of(found, webhook)?.namespace().map(ToOwned::to_owned));
-        if let Some(named) = named.filter(|named| named != namespace) {
-            return Ok(Some(named));
+        let Some(entry) = found.as_ref().and_then(|found| Entry::of(found, webhook)) else { continue };
+        match entry.namespace() {
+            Some(named) if named != given => return Ok(Some(named.to_owned())),
+            None if is_ending => return Ok(Some("another".to_owned())),
+            _ => {}
         }
     }
     Ok(None)

@@ -54,6 +54,7 @@ impl Rotator {
 
     async fn store(&self, stored: &Stored, known: &mut Known) -> Result<(), Error> {
         let found = known.secret.there().cloned();
+        let is_new = found.is_none();
         let secret = Secret {
             data: Some(stored.data()),
             ..found.unwrap_or_else(|| Secret {
@@ -68,7 +69,7 @@ impl Rotator {
         };
         self.may_write().await;
         let written = self.api_server.write(&self.address.namespace, &secret).await?;
-        tracing::info!(rotating = stored.next.is_some(), "wrote the certificate's Secret");
+        tracing::info!(is_new, rotating = stored.next.is_some(), "wrote the certificate's Secret");
         known.secret = Seen::There(written);
         self.read_secret(known);
         Ok(())
@@ -106,7 +107,8 @@ impl Rotator {
         }
         self.may_write().await;
         let written = self.api_server.register_webhook(webhook, stored, &self.address, bundle).await?;
-        tracing::info!(kind = webhook.kind(), "wrote the webhook configuration");
+        let what = if bundle.is_some() { "caBundle" } else { "address" };
+        tracing::info!(kind = webhook.kind(), what, "wrote the webhook configuration");
         known.note_configuration(number, Some(written));
         Ok(())
     }

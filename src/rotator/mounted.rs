@@ -27,7 +27,7 @@ pub fn watch(folder: &Path) -> (Option<Watch>, impl Stream<Item = ()> + Send + u
         Ok(watcher)
     });
     if let Err(error) = &watcher {
-        tracing::warn!(%error, "failed to watch the folder of certificates: looking into it every few seconds");
+        tracing::warn!(%error, "failed to watch --cert-dir: looking into it every few seconds");
     }
     (watcher.ok(), changes)
 }

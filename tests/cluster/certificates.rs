@@ -304,6 +304,10 @@ fn mounted_files_are_read_anew_and_the_last_good_pair_is_kept() {
     assert_eq!(is_loaded(), 1);
     mount.swap(&second.certificate, &first.key);
     wait_for("an error", || (is_loaded() == 0).then_some(()));
+    mount.swap(&first.certificate, &first.key);
+    wait_for("the former pair", || (is_loaded() == 1).then_some(()));
+    mount.swap(&second.certificate, &first.key);
+    wait_for("an error", || (is_loaded() == 0).then_some(()));
     serves(100).expect("the old pair is still served");
     operator.wait_ready();
     write(&ns).ok();

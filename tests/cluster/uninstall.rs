@@ -30,6 +30,10 @@ fn uninstalling_leaves_nothing_that_holds_up_a_write_or_a_deletion() {
     assert!(refused.contains("an operator still runs") && refused.contains("delete deployment"), "{refused}");
     assert_eq!(cluster.kubectl(&["get", KINDS, "-o", "name"]).ok().lines().count(), 2, "nothing was taken away");
 
+    let refused = uninstall(&cluster, &["--operator-namespace=nosuch"]).refused();
+    assert!(refused.contains("does not run in namespace nosuch"), "{refused}");
+    assert_eq!(cluster.kubectl(&["get", KINDS, "-o", "name"]).ok().lines().count(), 2, "nothing was taken away");
+
     operator.signal("TERM");
     operator.wait_end();
     let told = uninstall(&cluster, &[]).ok();
@@ -46,7 +50,7 @@ fn uninstalling_leaves_nothing_that_holds_up_a_write_or_a_deletion() {
     assert_eq!(ns.get("taskrun/task-3")["metadata"]["finalizers"], json!(["example.com/other"]));
     assert_eq!(ns.get("job/svc-1-v1")["status"]["active"], 1, "a run goes on");
     let again = uninstall(&cluster, &[]).ok();
-    assert!(again.contains("taken off 0 TaskRuns") && again.contains("is not there"), "{again}");
+    assert!(again.contains("taken off 0 TaskRuns") && again.contains("lease/taskrun-operator is not there"), "{again}");
 
     ns.merge("taskrun/task-3", &json!({"metadata": {"finalizers": null}})).ok();
     ns.kubectl(&["delete", "taskruns", "--all", "--timeout=30s"]).ok();
