@@ -118,18 +118,10 @@ async fn a_review_that_was_shed_is_asked_again_by_the_api_server() {
     let is_held = |metrics: &str| metric(metrics, "body_bytes") > 62 * 1024 * 1024;
     let shed = |metrics: &str| metric(metrics, "refused_total{reason=\"memory\"}");
     // bodies that lack their last byte take the budget up, for the ten seconds that each may take
-    let hold = async |length: usize| {
-        let mut stream = port.connect().await.expect("a connection");
-        let head = format!(
-            "POST /mutate HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
-        );
-        let _ = stream.write_all(head.as_bytes()).await;
-        let _ = timeout(TIMEOUT, stream.write_all(&vec![b' '; length - 1])).await;
-        stream
-    };
-    let mut held = futures::future::join_all([7 * MIB; 9].map(hold)).await;
+    let holding = [7 * MIB; 9].map(|length| tokio::spawn(hold(port.clone(), length)));
+    let mut held = futures::future::join_all(holding).await;
     for length in [MIB, MIB, MIB / 4, MIB / 4, MIB / 4, MIB / 4] {
-        held.push(hold(length).await);
+        held.push(Ok(hold(port.clone(), length).await));
     }
     let before = until(&operator, "held", is_held).await;
     ns.create(&suspended(1, "small")).ok();
@@ -140,6 +132,15 @@ async fn a_review_that_was_shed_is_asked_again_by_the_api_server() {
     drop(held);
     let written = writing.await.expect("no panic");
     written.expect("the API server asks again for a review that was shed");
+}
+
+/// Sends all but the last byte of a body.
+async fn hold(port: Port, length: usize) -> TlsStream<TcpStream> {
+    let mut stream = port.connect().await.expect("a connection");
+    let head = "POST /mutate HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n";
+    let _ = stream.write_all(format!("{head}Content-Length: {length}\r\n\r\n").as_bytes()).await;
+    let _ = timeout(TIMEOUT, stream.write_all(&vec![b' '; length - 1])).await;
+    stream
 }
 
 /// Connections that say nothing keep nobody out: the most silent makes room.
