@@ -441,26 +441,25 @@ impl Operator {
 
     /// Starts it under the shipped RBAC.
     pub fn launch(cluster: &Cluster, args: &[&str]) -> Self {
-        let loopback = || SocketAddr::from(([127, 0, 0, 1], free_port()));
-        Self::launch_at(cluster, [loopback(), loopback()], args)
-    }
-
-    /// The same, with its webhook and admin endpoints there. On loopback the API server finds it by its URL, elsewhere
-    /// by its Service.
-    pub fn launch_at(cluster: &Cluster, [webhook, admin]: [SocketAddr; 2], args: &[&str]) -> Self {
-        let name = operator_name(webhook);
-        let kubeconfig = operator_kubeconfig(cluster, &name);
-        let log = cluster.folder.join(format!("{name}.log"));
-        Self::spawn([webhook, admin], kubeconfig, log, &[], args)
+        Self::launch_in(cluster, &[], args)
     }
 
     /// The same, with these files in its environment.
     pub fn launch_in(cluster: &Cluster, env: &[(&str, &Path)], args: &[&str]) -> Self {
-        let webhook = SocketAddr::from(([127, 0, 0, 1], free_port()));
-        let admin = SocketAddr::from(([127, 0, 0, 1], free_port()));
-        let name = operator_name(webhook);
+        let loopback = || SocketAddr::from(([127, 0, 0, 1], free_port()));
+        Self::launch_with(cluster, [loopback(), loopback()], env, args)
+    }
+
+    /// The same, with its webhook and admin endpoints there. On loopback the API server finds it by its URL, elsewhere
+    /// by its Service.
+    pub fn launch_at(cluster: &Cluster, addresses: [SocketAddr; 2], args: &[&str]) -> Self {
+        Self::launch_with(cluster, addresses, &[], args)
+    }
+
+    fn launch_with(cluster: &Cluster, addresses: [SocketAddr; 2], env: &[(&str, &Path)], args: &[&str]) -> Self {
+        let name = operator_name(addresses[0]);
         let kubeconfig = operator_kubeconfig(cluster, &name);
-        Self::spawn([webhook, admin], kubeconfig, cluster.folder.join(format!("{name}.log")), env, args)
+        Self::spawn(addresses, kubeconfig, cluster.folder.join(format!("{name}.log")), env, args)
     }
 
     /// Waits until it ends by itself, and returns its log.
