@@ -118,15 +118,15 @@ impl Rotator {
         if matches!(known.secret, Seen::NotYet) {
             return None;
         }
-        let data = known.secret.there().and_then(|secret| secret.data.as_ref());
-        let stored = data.and_then(|data| Stored::parse(data).ok());
+        // it was read when it came
+        let stored = known.stored.as_ref().filter(|_| known.secret.there().is_some() && known.broken.is_none());
         let bundle = |(webhook, configuration): (Webhook, &Seen<DynamicObject>)| match configuration {
             Seen::There(configuration) => Some(Entry::of(configuration, webhook)?.ca_bundle()),
             // one that is gone names nobody
             Seen::NotYet | Seen::Gone => Some(vec![]),
         };
         let live: Vec<Vec<u8>> = Webhook::ALL.into_iter().zip(&known.configurations).filter_map(bundle).collect();
-        let wanted = stored.as_ref().map(|stored| stored.bundle.as_bytes());
+        let wanted = stored.map(|stored| stored.bundle.as_bytes());
         let is_published = wanted.is_some_and(|wanted| live.iter().all(|live| live == wanted));
         known.published = match known.published.take() {
             Some((bundle, since)) if is_published && Some(bundle.as_slice()) == wanted => Some((bundle, since)),
@@ -135,7 +135,7 @@ impl Rotator {
         let settled = known.published.as_ref().map(|(_, since)| since.elapsed());
         let served = self.served.get();
         let observed = Observed {
-            stored: stored.as_ref(),
+            stored,
             last: known.stored.as_ref(),
             served: served.as_ref(),
             live: &live.iter().map(Vec::as_slice).collect::<Vec<_>>(),
