@@ -19,6 +19,7 @@ use actix_web::middleware::from_fn;
 use actix_web::web::{self, Data, Payload, ServiceConfig};
 use actix_web::{HttpMessage, HttpRequest, HttpResponse};
 use body::Body;
+use rustix::process::setpriority_process;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -30,6 +31,8 @@ use tokio::time::timeout_at;
 const LARGE: usize = 128 * 1024;
 /// How many large reviews are judged at once, in all workers.
 static LARGE_TURNS: Semaphore = Semaphore::const_new(1);
+/// Their thread's niceness: while small reviews need a processor, they have it.
+const LARGE_NICENESS: i32 = 19;
 
 /// What the handlers need.
 #[derive(Clone)]
@@ -86,6 +89,7 @@ async fn review(state: &State, webhook: Webhook, request: &HttpRequest, payload:
     let (Ok(Ok(turn)), state) = (turn, state.clone()) else { return Err(Refused::Time) };
     let judged = web::block(move || {
         let _until_judged = turn; // though the client may be gone by then
+        let _ = setpriority_process(None, LARGE_NICENESS); // of this thread, which does nothing else
         judge(&state, webhook, &body)
     });
     judged.await.map_err(|_| Refused::Time)

@@ -34,6 +34,10 @@ impl Body {
         }
         while let Some(chunk) = payload.next().await {
             body.push(&chunk.map_err(|_| Refused::CutOff)?, most, &BUDGET)?;
+            if body.len() > FREE {
+                // one that comes fast would keep its worker for milliseconds
+                tokio::task::yield_now().await;
+            }
         }
         Ok(body)
     }
