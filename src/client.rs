@@ -207,7 +207,9 @@ impl ApiServer {
                 self.delete::<Job>(namespace, name, pods_first, uid, resource_version.as_ref()).await
             }
             Step::PatchJob { name, patch } => self.patch::<Job>(namespace, name, patch).await,
-            Step::ReleasePod { name, patch } => self.patch::<Pod>(namespace, name, patch).await,
+            Step::ReleasePod { name, patch } | Step::LabelPod { name, patch } => {
+                self.patch::<Pod>(namespace, name, patch).await
+            }
             Step::DeletePod { name, uid, resource_version } => {
                 self.delete::<Pod>(namespace, name, DeleteParams::background(), uid, resource_version.as_ref()).await
             }

@@ -105,7 +105,7 @@ pub async fn run(
     let ctx = context.clone();
     let task_runs_are_reconciled = Controller::for_stream(task_runs, caches.task_runs)
         .with_config(Config::default().concurrency(CONCURRENCY))
-        .owns_stream(jobs)
+        .watches_stream(jobs, |job: Job| cache::task_run_of(&job))
         .watches_stream(pods, |pod: Pod| cache::task_run_of(&pod))
         .watches_stream(agents, move |agent: GuardedAgent| waiting.waiting_for(&agent, default_agent.as_deref()))
         .graceful_shutdown_on(shutdown)
@@ -145,8 +145,8 @@ async fn reconcile(task_run: Arc<Guarded>, ctx: Arc<Context>) -> Result<Action, 
         () = ctx.leadership.lost() => return Ok(Action::requeue(Duration::ZERO)),
         result = async {
             match &task_run.0 {
-                Ok(cached) => reconcile_task_run(cached, &ctx).await,
-                Err(invalid) => reconcile_unreadable(&invalid.metadata, &ctx).await,
+                Ok(cached) => Box::pin(reconcile_task_run(cached, &ctx)).await,
+                Err(invalid) => Box::pin(reconcile_unreadable(&invalid.metadata, &ctx)).await,
             }
         } => result,
     };

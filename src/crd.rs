@@ -13,7 +13,7 @@ pub use agent::{Agent, AgentSpec, AgentStatus, Workspace};
 pub use condition::{Conditions, reason};
 pub use name::{RunId, TaskNames, is_env_name, is_filename, is_label, is_reserved_env_name, is_subdomain};
 pub use task_run::{
-    ContextUpdatePolicy, EnvVar, MarkdownFile, Outcome, Phase, RunStatus, TaskRun, TaskRunSpec, TaskRunStatus,
+    Adoption, ContextUpdatePolicy, EnvVar, MarkdownFile, Outcome, Phase, RunStatus, TaskRun, TaskRunSpec, TaskRunStatus,
 };
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -39,6 +39,11 @@ pub const CHANGED_BY: &str = "orchestrator.io/context-changed-by";
 pub const REMOVE_FILES: &str = "orchestrator.io/remove-files";
 /// Annotation on a run's ConfigMap: as a JSON object, which request added which file.
 pub const REQUEST_IDS: &str = "orchestrator.io/request-ids";
+/// Annotation on a `TaskRun`, read where it has no run yet: the Job of somebody else that its version 1 is, as
+/// `{name}/{uid}`, or `{name}` where that is gone. The Job must carry our labels for the task and the `TaskRun`.
+pub const ADOPTS: &str = "orchestrator.io/adopts-job";
+/// Annotation on a `TaskRun`: the Helm release that it was made from.
+pub const HELM_RELEASE: &str = "orchestrator.io/helm-release";
 /// Label on all that belongs to a run: `{service}-{task}`, shared by all runs of the task. Our Jobs and
 /// pods are watched and listed by it.
 pub const TASK_LABEL: &str = "orchestrator.io/task";

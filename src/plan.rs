@@ -5,6 +5,7 @@
 //! resourceVersion that it was decided on, so that a plan which has become stale fails instead of
 //! acting on something newer. `now` is a value: nothing here reads a clock.
 
+mod adopt;
 mod agent;
 mod end;
 mod follow;
@@ -20,12 +21,13 @@ mod tests;
 
 pub use agent::{build_trial_job, is_judged, judge_agent};
 pub use follow::is_suspended;
-pub use job::{build_claim, build_config_map, build_job, task_selector};
+pub use job::{build_claim, build_config_map, build_job, pods_of_job, task_selector};
 pub use liveness::{is_finished, is_owned, is_queued};
 pub use status::Notice;
 pub use step::{Next, Plan, Step};
 
 use crate::crd::{Agent, FINALIZER, TaskNames, TaskRun, TaskRunStatus};
+use job::run_labels;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -59,6 +61,8 @@ pub struct Observed {
     pub task_run: TaskRun,
     /// The Job that has the present version's name, whoever owns it.
     pub job: Option<Job>,
+    /// The Job that version 1 is to be ([`TaskRun::adoption`]).
+    pub adopted: Option<Job>,
     /// All other Jobs of the task: those of this TaskRun, and others that may have pods.
     pub other_jobs: Vec<Job>,
     /// All pods with the task's labels, whoever owns them.
@@ -88,9 +92,10 @@ pub fn plan(observed: &Observed) -> Plan {
     match observed.task_run.present_run() {
         Some(run) if run.outcome.is_some() => observed.cut_history(observed.keep_ended(run)),
         Some(run) => observed.cut_history(observed.follow(run)),
-        None => match observed.waited_for() {
-            Some((run, job)) => observed.wait_for_end(run, job),
-            None => observed.start(),
+        None => match (observed.task_run.adoption(), observed.waited_for()) {
+            (Some(adoption), _) => observed.adopt(adoption),
+            (None, Some((run, job))) => observed.wait_for_end(run, job),
+            (None, None) => observed.start(),
         },
     }
 }

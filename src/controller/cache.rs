@@ -63,12 +63,16 @@ impl Caches {
         self.ready().await;
         let is_started = task_run.present_run().or(task_run.run_waited_for()).is_some();
         let is_surplus = !task_run.surplus_runs().is_empty();
-        if !is_started || is_surplus || task_run.metadata.deletion_timestamp.is_some() {
+        // pods of an adopted Job are found only live, until they are labelled
+        let runs = task_run.status.iter().flat_map(|status| &status.runs);
+        let is_adopted = runs.filter(|run| run.outcome.is_none()).any(|run| task_run.is_adopted(run));
+        if !is_started || is_adopted || is_surplus || task_run.metadata.deletion_timestamp.is_some() {
             return None;
         }
         let observed = Observed {
             task_run: task_run.clone(),
             job: self.job(task_run, task_run.spec.context_version),
+            adopted: None,
             other_jobs: self.other_jobs(task_run),
             pods: self.pods.of_task(task_run),
             config_map: None,
@@ -140,10 +144,12 @@ pub fn unquoted(error: &str) -> String {
     error.split('"').step_by(2).collect::<Vec<_>>().join("…")
 }
 
-/// The TaskRun that a pod belongs to, also where the pod was orphaned.
-pub fn task_run_of(pod: &Pod) -> Option<ObjectRef<Guarded>> {
-    let name = pod.labels().get(TASK_RUN_LABEL)?;
-    Some(ObjectRef::new(name).within(&pod.namespace().unwrap_or_default()))
+/// The TaskRun that a Job or pod belongs to, by its owner or else by its label: a pod may be orphaned, and an adopted
+/// Job has no owner of ours.
+pub fn task_run_of<K: Resource>(of: &K) -> Option<ObjectRef<Guarded>> {
+    let owner = of.owner_references().iter().find(|owner| owner.kind == "TaskRun").map(|owner| &owner.name);
+    let name = owner.or_else(|| of.labels().get(TASK_RUN_LABEL))?;
+    Some(ObjectRef::new(name).within(&of.namespace().unwrap_or_default()))
 }
 
 /// Pods by namespace and task.

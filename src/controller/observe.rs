@@ -4,7 +4,7 @@ use super::Context;
 use crate::client::Error;
 use crate::clock::now;
 use crate::crd::{Agent, TASK_RUN_UID_LABEL, TaskRun, TaskRunSpec};
-use crate::plan::{Observed, is_finished, is_owned, is_queued, is_suspended, task_selector};
+use crate::plan::{Observed, is_finished, is_owned, is_queued, is_suspended, pods_of_job, task_selector};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
@@ -22,11 +22,14 @@ pub async fn observe(ctx: &Context, cached: &TaskRun) -> Result<Option<Observed>
     let Some(task_run) = ctx.api_server.fetch::<TaskRun>(&namespace, &name).await? else {
         return Ok(None);
     };
-    let run = task_run.spec.run_id().to_string();
-    let job = ctx.api_server.fetch::<Job>(&namespace, &run).await?;
+    let job = ctx.api_server.fetch::<Job>(&namespace, &task_run.present_job()).await?;
+    let adopted = match task_run.adoption() {
+        Some(adoption) => ctx.api_server.fetch::<Job>(&namespace, adoption.job).await?,
+        None => None,
+    };
     let is_recorded = task_run.present_run().is_some();
     let config_map = match (&job, is_recorded) {
-        (None, false) => ctx.api_server.fetch_config_map(&namespace, &run).await?,
+        (None, false) => ctx.api_server.fetch_config_map(&namespace, &task_run.spec.run_id().to_string()).await?,
         _ => None,
     };
     let found = job.as_ref().map(|job| &job.metadata).or(config_map.as_ref());
@@ -44,12 +47,13 @@ pub async fn observe(ctx: &Context, cached: &TaskRun) -> Result<Option<Observed>
     };
     let other_jobs = other_jobs(ctx, &task_run, is_surplus).await?;
     Ok(Some(Observed {
-        pods: pods(ctx, &task_run, job.as_ref(), &other_jobs).await?,
+        pods: pods(ctx, &task_run, job.as_ref(), &other_jobs, adopted.as_ref()).await?,
         workload: workload(ctx, &task_run, job.iter().chain(&other_jobs)).await?,
         other_jobs,
         agent: agent(ctx, &task_run),
         task_run,
         job,
+        adopted,
         config_map,
         config_maps,
         refused: None,
@@ -62,7 +66,7 @@ pub async fn observe(ctx: &Context, cached: &TaskRun) -> Result<Option<Observed>
 /// what the cache has. Those that may have pods are recorded, so they are read live in any case, by their
 /// names: a label can be taken away.
 async fn other_jobs(ctx: &Context, task_run: &TaskRun, is_surplus: bool) -> Result<Vec<Job>, Error> {
-    let present = task_run.spec.run_id().to_string();
+    let present = task_run.present_job();
     let is_live = task_run.present_run().is_none() || is_surplus || task_run.metadata.deletion_timestamp.is_some();
     let mut jobs = match is_live {
         true => list_of_task::<Job>(ctx, task_run).await?,
@@ -80,18 +84,36 @@ async fn other_jobs(ctx: &Context, task_run: &TaskRun, is_surplus: bool) -> Resu
     Ok(jobs)
 }
 
-/// Pods of the task: live where it is decided whether a run may start or how it ended.
-async fn pods(ctx: &Context, task_run: &TaskRun, job: Option<&Job>, others: &[Job]) -> Result<Vec<Pod>, Error> {
+/// Pods of the task: live where it is decided whether a run may start or how it ended. Those of an adopted Job are
+/// found by its uid, since they get our labels only once they are seen.
+async fn pods(
+    ctx: &Context,
+    task_run: &TaskRun,
+    job: Option<&Job>,
+    others: &[Job],
+    adopted: Option<&Job>,
+) -> Result<Vec<Pod>, Error> {
     let records = task_run.present_run().is_none() && job.is_some();
     let runs = task_run.status.iter().flat_map(|status| &status.runs).filter(|run| run.outcome.is_none());
     let goes_on: Vec<_> = runs.filter_map(|run| run.job_uid.as_ref()).collect();
     let is_the_end =
         |job: &Job| is_finished(job) && job.metadata.uid.as_ref().is_some_and(|uid| goes_on.contains(&uid));
     let ends = job.into_iter().chain(others).any(is_the_end);
-    match records || ends || task_run.metadata.deletion_timestamp.is_some() {
-        true => list_of_task(ctx, task_run).await,
-        false => Ok(ctx.caches.pods.of_task(task_run)),
+    let mut runs = task_run.status.iter().flat_map(|status| &status.runs);
+    let recorded = runs.find(|run| task_run.is_adopted(run) && (records || run.outcome.is_none()));
+    let adopted = adopted.and_then(|job| job.metadata.uid.as_ref()).or(recorded.and_then(|run| run.job_uid.as_ref()));
+    let is_live = records || ends || adopted.is_some() || task_run.metadata.deletion_timestamp.is_some();
+    let mut pods = match is_live {
+        true => list_of_task(ctx, task_run).await?,
+        false => ctx.caches.pods.of_task(task_run),
+    };
+    if let Some(uid) = adopted {
+        let namespace = task_run.namespace().unwrap_or_default();
+        let found: Vec<Pod> = ctx.api_server.list(&namespace, &pods_of_job(uid)).await?;
+        pods.retain(|pod| found.iter().all(|other| other.metadata.uid != pod.metadata.uid));
+        pods.extend(found);
     }
+    Ok(pods)
 }
 
 /// What Kueue made of the run's Job, where a queued run is suspended or was.
@@ -129,6 +151,7 @@ pub async fn observe_unreadable(ctx: &Context, metadata: &ObjectMeta) -> Result<
         pods: ctx.api_server.list(&namespace, &selector).await?,
         task_run: TaskRun { metadata: metadata.clone(), spec: TaskRunSpec::default(), status: None },
         job: None,
+        adopted: None,
         config_map: None,
         config_maps: None,
         workload: None,

@@ -1,10 +1,10 @@
 //! `TaskRun`: a task, its context and what became of each version of it.
 
 use super::name::{ENV_NAME_PATTERN, FILENAME_PATTERN, LABEL_PATTERN, SUBDOMAIN_PATTERN};
-use super::{DEFAULT_HISTORY_LIMIT, MAX_CONTENT_BYTES, RunId};
+use super::{ADOPTS, DEFAULT_HISTORY_LIMIT, MAX_CONTENT_BYTES, RunId};
 use clap::ValueEnum;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use kube::{CustomResource, KubeSchema};
+use kube::{CustomResource, KubeSchema, ResourceExt};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -134,12 +134,41 @@ impl TaskRun {
         self.status.as_ref()?.run(self.spec.context_version)
     }
 
-    /// The older run whose end the present version waits for, if `AfterCompletion` says so.
+    /// The older run whose end the present version waits for.
     #[must_use]
     pub fn run_waited_for(&self) -> Option<&RunStatus> {
-        let waits = self.spec.context_update_policy == Some(ContextUpdatePolicy::AfterCompletion);
-        let older = self.status.as_ref().filter(|_| waits && self.present_run().is_none())?;
-        older.runs.iter().rfind(|run| run.outcome.is_none() && run.context_version < self.spec.context_version)
+        let status = self.status.as_ref().filter(|_| self.present_run().is_none())?;
+        let is_older = |run: &&RunStatus| run.outcome.is_none() && run.context_version < self.spec.context_version;
+        status.runs.iter().rfind(|run| is_older(run) && self.is_waited_for(run))
+    }
+
+    /// Whether newer versions wait for this run's end: `AfterCompletion` says so, or its Job is somebody else's.
+    #[must_use]
+    pub fn is_waited_for(&self, run: &RunStatus) -> bool {
+        self.spec.context_update_policy == Some(ContextUpdatePolicy::AfterCompletion) || self.is_adopted(run)
+    }
+
+    /// Whether the run's Job is somebody else's: it has not the name that we would have given it.
+    #[must_use]
+    pub fn is_adopted(&self, run: &RunStatus) -> bool {
+        let ours = || self.spec.run_id_of(run.context_version).to_string();
+        run.job_name.as_ref().is_some_and(|name| *name != ours())
+    }
+
+    /// The Job that version 1 is, as long as no run is recorded.
+    #[must_use]
+    pub fn adoption(&self) -> Option<Adoption<'_>> {
+        let has_run = self.status.as_ref().is_some_and(|status| !status.runs.is_empty());
+        let adopts = self.annotations().get(ADOPTS).filter(|_| !has_run)?;
+        let (job, uid) = adopts.split_once('/').map_or((adopts.as_str(), None), |(job, uid)| (job, Some(uid)));
+        Some(Adoption { job, uid })
+    }
+
+    /// The name of the present version's Job.
+    #[must_use]
+    pub fn present_job(&self) -> String {
+        let recorded = self.present_run().and_then(|run| run.job_name.clone());
+        recorded.unwrap_or_else(|| self.spec.run_id().to_string())
     }
 
     /// The older runs that have ended and that `historyLimit` leaves no place for.
@@ -150,6 +179,15 @@ impl TaskRun {
         let ended = runs.iter().take_while(|run| run.outcome.is_some() && run.context_version < present).count();
         &runs[..ended.saturating_sub(self.spec.history_limit())]
     }
+}
+
+/// A Job of somebody else, as the annotation [`ADOPTS`] names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Adoption<'a> {
+    /// Its name.
+    pub job: &'a str,
+    /// Its uid; absent where it is gone.
+    pub uid: Option<&'a str>,
 }
 
 impl TaskRunSpec {

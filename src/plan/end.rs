@@ -45,7 +45,7 @@ impl Observed {
         plan.after(config_maps.chain(jobs).collect())
     }
 
-    /// The TaskRun is being deleted: its Jobs end first, then it may go.
+    /// The TaskRun is being deleted: its Jobs end first, then it may go. One that it adopted stays as it is.
     pub(super) fn clean_up(&self, deleted: Timestamp) -> Plan {
         if !self.has_finalizer() {
             return Plan::of(vec![], Next::Wait);
@@ -53,13 +53,19 @@ impl Observed {
         let ours = self.job.iter().chain(&self.other_jobs).filter(|job| self.is_ours(&job.metadata));
         let running: Vec<&Job> = ours.filter(|job| !is_finished(job)).collect();
         let uid = self.task_run.metadata.uid.as_ref();
-        let is_pod_of_ours = |pod: &&Pod| pod.labels().get(TASK_RUN_UID_LABEL) == uid && !has_ended(pod);
+        let status = self.status();
+        let adopted = status.runs.iter().find(|run| run.outcome.is_none() && self.task_run.is_adopted(run));
+        let is_adopted =
+            |pod: &Pod| adopted.is_some_and(|run| run.job_uid.is_some() && run.job_uid.as_deref() == job_uid(pod));
+        let is_pod_of_ours =
+            |pod: &&Pod| pod.labels().get(TASK_RUN_UID_LABEL) == uid && !has_ended(pod) && !is_adopted(pod);
         let pods = || self.pods.iter().filter(is_pod_of_ours);
         let alive = pods().filter(|pod| is_alive(pod) || job_uid(pod).is_none());
         let alive = alive.map(|pod| format!("pod {}", pod.name_any()));
         let alive: Vec<String> = alive.chain(running.iter().map(|job| format!("Job {}", job.name_any()))).collect();
         if alive.is_empty() {
-            return Plan::of(vec![self.remove_finalizer()], Next::Wait);
+            let told = adopted.map(|run| Step::Publish(Notice::job_stays(run)));
+            return Plan::of([self.remove_finalizer()].into_iter().chain(told).collect(), Next::Wait);
         }
         let mut steps: Vec<Step> = running.iter().filter_map(|job| delete_job(job)).collect();
         // nobody else ends a pod whose Job was deleted without it

@@ -2,7 +2,7 @@
 
 use super::liveness::{has_gate, is_finished, is_job_of, is_job_suspended, job_uid, queue};
 use super::standing::Standing;
-use super::step::{Next, Plan, Step, delete_job, delete_job_as_seen, patch_job, patch_workload, release_pod};
+use super::step::{Next, Plan, Step, delete_job, delete_job_as_seen, end_job, patch_job, patch_workload, release_pod};
 use super::{LOOK_AGAIN, Observed, STARTS_WITHIN};
 use crate::crd::{QUEUE_LABEL, RELEASE_GATE, RunStatus, TaskRun, reason};
 use k8s_openapi::api::batch::v1::Job;
@@ -47,7 +47,10 @@ impl Observed {
         }
         let mut standing = Standing::of_job(self, run, job);
         standing.message.push_str(beside);
-        let steps = self.steer(job);
+        let steps = match self.task_run.is_adopted(run) {
+            true => [self.label_pods(job), self.end_adopted(job)].concat(),
+            false => self.steer(job),
+        };
         if steps.iter().any(|step| matches!(step, Step::PatchWorkload { .. })) {
             // the status comes first: it is how we know later that it was we who suspended the run
             let told = self.stand(&standing, Next::Again);
@@ -72,7 +75,7 @@ impl Observed {
         match (spec.cancel == Some(true), spec.suspend == Some(true)) {
             // a suspended Job's deadline does not run
             (true, _) if is_job_suspended(job) => delete_job_as_seen(job).into_iter().collect(),
-            (true, _) if deadline != Some(1) => vec![patch_job(job, json!({"spec": {"activeDeadlineSeconds": 1}}))],
+            (true, _) if deadline != Some(1) => vec![end_job(job)],
             (false, true) if self.workload.is_some() => self.set_active(false),
             (false, true) if !is_job_suspended(job) => vec![patch_job(job, json!({"spec": {"suspend": true}}))],
             (false, false) => self.release(job),

@@ -3,6 +3,7 @@
 //! Each is a pure function of the TaskRun and its Agent. Nothing that a user wrote reaches a shell
 //! string: files are mounted, environment is passed as literal values.
 
+use super::CONTROLLER_UID_LABEL;
 use crate::crd::{
     Agent, EnvVar as TaskEnv, MANAGED_BY, QUEUE_ANNOTATION, QUEUE_LABEL, RELEASE_GATE, REQUEST_IDS, RunId, TASK_LABEL,
     TASK_RUN_LABEL, TASK_RUN_UID_LABEL, TaskRun,
@@ -16,9 +17,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Resource, ResourceExt};
 use std::collections::BTreeMap;
 
-/// Names of the volumes that the operator adds; an Agent may not use them.
 /// Most bytes of the annotation that says who added what: all annotations together may have 256 KiB.
 const MAX_REQUEST_IDS: usize = 128 * 1024;
+/// Names of the volumes that the operator adds; an Agent may not use them.
 const CONTEXT_VOLUME: &str = "taskrun-context";
 const WORKSPACE_VOLUME: &str = "taskrun-workspace";
 /// A finished Job is kept this long at least: its end must be seen.
@@ -49,6 +50,12 @@ pub fn run_labels(task_run: &TaskRun) -> BTreeMap<String, String> {
 #[must_use]
 pub fn task_selector(run: &RunId) -> String {
     format!("{TASK_LABEL}={}", run.task())
+}
+
+/// Selects the pods that a Job has made, by its uid.
+#[must_use]
+pub fn pods_of_job(uid: &str) -> String {
+    format!("{CONTROLLER_UID_LABEL}={uid}")
 }
 
 /// The ConfigMap of the present version: immutable, so that what a run was given can be read later.

@@ -118,6 +118,11 @@ impl Standing {
             let why = condition.reason.as_deref().filter(|_| outcome == Outcome::Failed);
             return Self { reason: why.unwrap_or(default_reason(outcome)).to_owned(), ..Self::ended(&run) };
         }
+        if is_job_suspended(job) && observed.task_run.is_adopted(&run) {
+            let message = format!("Job {name} was adopted and is suspended: resume it, or end what it belongs to");
+            let standing = Self::new(Phase::Pending, reason::SUSPENDED, &message);
+            return Self { run: Some(run), suspended: true, ..standing };
+        }
         // a queued one is as soon as Kueue is told
         let is_held = is_job_suspended(job) || observed.workload.is_some();
         if is_held && observed.task_run.spec.suspend == Some(true) && observed.task_run.spec.cancel != Some(true) {

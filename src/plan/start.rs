@@ -4,7 +4,7 @@ use super::liveness::{has_ended, has_gate, is_alive, is_finished, is_gated, is_k
 use super::standing::Standing;
 use super::step::{Next, Plan, Step, delete_config_map, delete_job, delete_pod};
 use super::{CONTROLLER_UID_LABEL, MAX_JOB_BYTES, Observed, RECHECK, build_claim, build_config_map, build_job};
-use crate::admission::{Subject, validate};
+use crate::admission::{Subject, Violation, validate};
 use crate::crd::{Agent, TASK_RUN_UID_LABEL, reason};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
@@ -25,8 +25,7 @@ impl Observed {
             let message = format!("Agent \"{}\": {message}", spec.agent_name);
             return self.stand(&Standing::stalled(reason, &message), Next::After(RECHECK));
         }
-        let subject = Subject::from(&self.task_run);
-        let violations = validate(&subject, None, self.names, 0);
+        let violations = self.violations();
         if !violations.is_empty() {
             let message: Vec<String> = violations.iter().map(ToString::to_string).collect();
             return self.stand(&Standing::stalled(reason::INVALID_SPEC, &message.join("; ")), Next::Wait);
@@ -40,6 +39,22 @@ impl Observed {
         }
     }
 
+    /// Every rule that the TaskRun breaks.
+    pub(super) fn violations(&self) -> Vec<Violation> {
+        validate(&Subject::from(&self.task_run), None, self.names, 0)
+    }
+
+    /// The present version's ConfigMap, where it is not there; or what to do about somebody else's of its name.
+    pub(super) fn create_config_map(&self) -> Result<Option<Step>, Plan> {
+        match &self.config_map {
+            Some(config_map) if !self.is_ours(config_map) => {
+                Err(self.name_conflict("ConfigMap", config_map, delete_config_map(config_map)))
+            }
+            Some(_) => Ok(None),
+            None => Ok(Some(Step::CreateConfigMap(Box::new(build_config_map(&self.task_run))))),
+        }
+    }
+
     /// Protocol §§1 and 2: the ConfigMap and the Job, which cannot start yet. Older runs are ended first, and
     /// another TaskRun's waited for: the Job controller learns of Jobs in their order, so one that knows of
     /// the new Job knows that it may make no pod of an older one.
@@ -48,17 +63,13 @@ impl Observed {
             Ok(found) => found,
             Err(standing) => return self.stand(&standing, Next::Wait),
         };
-        let mut steps = vec![];
         if !self.has_finalizer() {
             return Plan::of(vec![self.add_finalizer()], Next::Again);
         }
-        match &self.config_map {
-            Some(config_map) if !self.is_ours(config_map) => {
-                return self.name_conflict("ConfigMap", config_map, delete_config_map(config_map));
-            }
-            Some(_) => {}
-            None => steps.push(Step::CreateConfigMap(Box::new(build_config_map(&self.task_run)))),
-        }
+        let mut steps: Vec<Step> = match self.create_config_map() {
+            Ok(step) => step.into_iter().collect(),
+            Err(conflict) => return conflict,
+        };
         if let Some(foreign) = self.foreign_run() {
             let message = format!("waiting for Job {} of another TaskRun to end", foreign.name_any());
             return self.stand(&Standing::waiting(&message), Next::After(RECHECK));

@@ -5,7 +5,7 @@
 use super::liveness::{is_finished, is_job_of};
 use super::standing::{Standing, cut, over};
 use super::{Observed, Step};
-use crate::crd::{Conditions, ContextUpdatePolicy, Outcome, Phase, RunStatus, TaskRunStatus};
+use crate::crd::{Conditions, Outcome, Phase, RunStatus, TaskRunStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use serde_json::{Map, Value, json};
 
@@ -29,6 +29,16 @@ pub struct Notice {
 }
 
 impl Notice {
+    /// The TaskRun goes, and the Job that it had adopted stays.
+    pub(super) fn job_stays(run: &RunStatus) -> Self {
+        let job = run.job_name.clone();
+        let note = format!(
+            "deleted, but Job {} goes on: it was adopted, and ends with what it belongs to",
+            job.as_deref().unwrap_or_default()
+        );
+        Self { warning: true, reason: "JobStays".to_owned(), note: cut(&note, MAX_NOTE), job }
+    }
+
     /// The deletion did not wait any longer.
     #[must_use]
     pub fn cleanup_deadline(alive: &[String]) -> Self {
@@ -137,19 +147,17 @@ fn end_older(observed: &Observed, older: &RunStatus, ends: bool) -> RunStatus {
         return older.clone();
     }
     let job = observed.other_jobs.iter().find(|job| is_job_of(older, job));
-    let spec = &observed.task_run.spec;
-    match (job, spec.context_update_policy.unwrap_or_default()) {
+    let version = observed.task_run.spec.context_version;
+    match (job, observed.task_run.is_waited_for(older)) {
         (Some(job), _) if is_finished(job) => {
             Standing::of_job(observed, older, job).run.unwrap_or_else(|| older.clone())
         }
         (Some(_), _) if !ends => older.clone(),
-        (_, ContextUpdatePolicy::AfterCompletion) => {
-            Standing::gone(observed, older).run.unwrap_or_else(|| older.clone())
-        }
-        (_, ContextUpdatePolicy::Restart) => RunStatus {
+        (_, true) => Standing::gone(observed, older).run.unwrap_or_else(|| older.clone()),
+        (_, false) => RunStatus {
             outcome: Some(Outcome::Superseded),
             completion_time: Some(Time(observed.now)),
-            message: Some(format!("superseded by version {}", spec.context_version)),
+            message: Some(format!("superseded by version {version}")),
             ..over(older)
         },
     }

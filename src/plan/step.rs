@@ -9,6 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
 use kube::core::DynamicObject;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// One write.
@@ -55,6 +56,13 @@ pub enum Step {
     },
     /// Lifts the gate of a pod whose Job somebody else unsuspended: merge patch under its uid.
     ReleasePod {
+        /// Its name.
+        name: String,
+        /// The merge patch.
+        patch: Value,
+    },
+    /// Has a pod of an adopted Job found as our own are: merge patch of its labels under its uid.
+    LabelPod {
         /// Its name.
         name: String,
         /// The merge patch.
@@ -129,6 +137,11 @@ pub(super) fn patch_job(job: &Job, mut patch: Value) -> Step {
     Step::PatchJob { name: job.name_any(), patch }
 }
 
+/// Ends a Job that is not suspended, and keeps it.
+pub(super) fn end_job(job: &Job) -> Step {
+    patch_job(job, json!({"spec": {"activeDeadlineSeconds": 1}}))
+}
+
 /// Nothing where it is being deleted already.
 pub(super) fn delete_job(job: &Job) -> Option<Step> {
     delete_job_at(job, None)
@@ -164,6 +177,10 @@ pub(super) fn delete_pod(pod: &Pod) -> Option<Step> {
     let uid = pod.metadata.uid.clone()?;
     let is_going = pod.metadata.deletion_timestamp.is_some();
     (!is_going).then(|| Step::DeletePod { name: pod.name_any(), uid, resource_version: pod.resource_version() })
+}
+
+pub(super) fn label_pod(pod: &Pod, labels: &BTreeMap<String, String>) -> Step {
+    Step::LabelPod { name: pod.name_any(), patch: json!({"metadata": {"uid": pod.metadata.uid, "labels": labels}}) }
 }
 
 /// Nothing where the pod has not our gate.

@@ -1,5 +1,6 @@
 //! The run protocol, played in a small cluster in memory.
 
+mod adopt;
 mod agents;
 mod deletion;
 mod history;
@@ -55,12 +56,16 @@ fn config_maps(task_run: &TaskRun, world: &world::World) -> Option<Vec<ObjectMet
 /// All that there is, read at once.
 fn observed(world: &world::World) -> Observed {
     let task_run = world.task_run.clone().unwrap();
-    let name = task_run.spec.run_id().to_string();
+    let name = task_run.present_job();
     Observed {
         job: world.jobs.get(&name).cloned(),
+        adopted: task_run.adoption().and_then(|adoption| world.jobs.get(adoption.job).cloned()),
         other_jobs: world.jobs.values().filter(|job| job.name_any() != name).cloned().collect(),
         pods: world.pods.values().cloned().collect(),
-        config_map: world.config_maps.get(&name).map(|config_map| config_map.metadata.clone()),
+        config_map: world
+            .config_maps
+            .get(&task_run.spec.run_id().to_string())
+            .map(|config_map| config_map.metadata.clone()),
         config_maps: config_maps(&task_run, world),
         workload: world.workload.clone().filter(|_| is_suspended(&task_run)),
         agent: world.agent.clone().map(Ok),

@@ -70,7 +70,7 @@ impl World {
         let Some(pod) = self.pod(id).copied() else { return };
         let beside = self.pods.iter().any(|other| other.phase == Phase::Running);
         let owner = self.task_runs.iter().find(|task_run| task_run.uid == pod.owner);
-        let run = owner.and_then(|owner| owner.run(pod.job.version));
+        let run = owner.and_then(|owner| owner.run(pod.job.run()));
         let is_recorded = run.is_some_and(|run| run.job == Some(pod.job));
         let is_over = run.is_some_and(|run| run.outcome.is_some());
         let (has_owner, is_copy) = (owner.is_some(), owner.is_some_and(|owner| owner.is_copy));
@@ -78,7 +78,7 @@ impl World {
         self.breaks(Law::RecordedFirst, has_owner && !is_recorded);
         // a pod whose Job is gone is out of the operator's hands: a person's doing, or a late Job controller's
         self.breaks(Law::OverIsOver, is_over && self.job(pod.job).is_some());
-        self.breaks(Law::CopiesWait, is_copy);
+        self.breaks(Law::CopiesWait, is_copy && !pod.job.is_helms());
         self.note_start(pod.owner, pod.job);
         self.pods.iter_mut().filter(|pod| pod.id() == id).for_each(|pod| pod.phase = Phase::Running);
         self.pods.sort_unstable();

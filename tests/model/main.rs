@@ -108,6 +108,22 @@ fn holds_beside_another_task_run_of_the_task() {
 }
 
 #[test]
+fn holds_where_a_job_is_adopted() {
+    holds("adopted, used", System { adopts: true, ..one(2, 0, 0) });
+    holds("adopted, used, two operators", System { adopts: true, ..two(1, 0, 0) });
+    holds("adopted, used and meddled with, retries", System { adopts: true, retries: true, ..one(1, 0, 1) });
+    holds("adopted, deleted and restored, meddled with", System { adopts: true, ..one(0, 2, 1) });
+}
+
+#[test]
+#[ignore = "takes minutes: make model"]
+fn large_holds_where_a_job_is_adopted() {
+    holds("adopted, used much and meddled with", System { adopts: true, retries: true, ..one(2, 0, 1) });
+    holds("adopted, used, meddled with much", System { adopts: true, retries: true, ..one(1, 0, 2) });
+    holds("adopted, used, deleted and restored, meddled with", System { adopts: true, ..one(1, 2, 1) });
+}
+
+#[test]
 #[ignore = "takes minutes: make model"]
 fn large_holds_whoever_uses_a_task_much() {
     holds("used much", one(3, 0, 0));

@@ -5,7 +5,7 @@ use k8s_openapi::api::batch::v1::{Job, JobCondition, JobStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Resource, ResourceExt};
 use serde_json::{Value, json};
-use taskrun_operator::crd::{Outcome, RunStatus, TASK_RUN_UID_LABEL, TaskRunStatus};
+use taskrun_operator::crd::{Outcome, RunStatus, TASK_LABEL, TASK_RUN_UID_LABEL, TaskRunStatus};
 use taskrun_operator::plan::{Observed, Step, is_finished, is_owned, plan};
 
 /// What is taken out.
@@ -71,14 +71,22 @@ pub enum Mutation {
     CopiesRun,
     /// Older runs are ended only once the new Job is there.
     EndsOlderLate,
+    /// That a TaskRun adopts a Job is not read.
+    AdoptsNothing,
+    /// New context does not wait for an adopted Job.
+    NoWaitForAdopted,
+    /// The pods of an adopted Job that are not labelled yet are not looked for.
+    NoWaitForAdoptedPods,
+    /// An adopted Job is taken for ours.
+    AdoptedIsOurs,
 }
 
 use Mutation::{
-    AnyName, AnyOwner, CancelRecordedFirst, CancelUnlocked, CancelWithoutJob, CreatesAgain, DeletionDoesNotWait,
-    EndsOlderLate, FinalizerStays, NoGate, NoRecord, NoWaitForController, NoWaitForForeignJobs, NoWaitForForeignPods,
-    NoWaitForGatedPods, NoWaitForJobs, NoWaitForPods, NotSuspended, OlderRunsStay, OrphansStay, PodsStayGated,
-    ReleaseBeforeRecord, ReleaseUnconditional, ReleaseUnlocked, ReleaseWithoutUid, StartsAtOnce, StatusUnlocked,
-    StraysStay,
+    AdoptedIsOurs, AdoptsNothing, AnyName, AnyOwner, CancelRecordedFirst, CancelUnlocked, CancelWithoutJob,
+    CreatesAgain, DeletionDoesNotWait, EndsOlderLate, FinalizerStays, NoGate, NoRecord, NoWaitForAdopted,
+    NoWaitForAdoptedPods, NoWaitForController, NoWaitForForeignJobs, NoWaitForForeignPods, NoWaitForGatedPods,
+    NoWaitForJobs, NoWaitForPods, NotSuspended, OlderRunsStay, OrphansStay, PodsStayGated, ReleaseBeforeRecord,
+    ReleaseUnconditional, ReleaseUnlocked, ReleaseWithoutUid, StartsAtOnce, StatusUnlocked, StraysStay,
 };
 
 impl Mutation {
@@ -102,6 +110,15 @@ impl Mutation {
             PodsStayGated if is_recorded => observed.pods.clear(),
             DeletionDoesNotWait if is_deleted => {
                 (observed.job, observed.other_jobs, observed.pods) = (None, vec![], vec![]);
+            }
+            AdoptsNothing => observed.task_run.metadata.annotations = None,
+            NoWaitForAdopted if !is_recorded => observed.other_jobs.retain(|job| !is_adopted(job)),
+            NoWaitForAdoptedPods => observed.pods.retain(|pod| pod.labels().contains_key(TASK_LABEL)),
+            AdoptedIsOurs => {
+                let owner = observed.task_run.controller_owner_ref(&()).map(|owner| vec![owner]);
+                for job in observed.job.iter_mut().chain(&mut observed.other_jobs).filter(|job| is_adopted(job)) {
+                    job.metadata.owner_references.clone_from(&owner);
+                }
             }
             AnyName => observed.task_run.metadata.name = Some("task-7".to_owned()),
             AnyOwner => {
@@ -171,6 +188,10 @@ impl Mutation {
             _ => {}
         }
     }
+}
+
+fn is_adopted(job: &Job) -> bool {
+    job.labels().contains_key(TASK_LABEL)
 }
 
 fn creates(steps: &[Step]) -> bool {

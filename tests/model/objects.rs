@@ -1,6 +1,6 @@
 //! Abstract state to Kubernetes objects, for `plan` and admission to decide on, and their steps back.
 
-use super::world::{Change, Job, JobUid, Link, Outcome, Phase, Pod, Run, TWIN, TaskRun, Write};
+use super::world::{Change, HELM, HELM_JOB, Job, JobUid, Link, Outcome, Phase, Pod, Run, TWIN, TaskRun, Write};
 use k8s_openapi::api::batch::v1::{Job as KubeJob, JobCondition, JobSpec, JobStatus, JobTemplateSpec};
 use k8s_openapi::api::core::v1::{Pod as KubePod, PodSchedulingGate, PodSpec, PodStatus, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
@@ -32,7 +32,9 @@ pub fn observed(read: &Read, policy: Option<crd::ContextUpdatePolicy>) -> Observ
     let config_map = |owner: u8| {
         metadata(&name(read.task_run.version), &format!("config-map-{owner}"), Some(owner_reference(owner)))
     };
+    let adopted = read.others.iter().find(|job| job.uid.is_helms() && read.task_run.runs.is_empty());
     Observed {
+        adopted: adopted.filter(|_| read.task_run.adopts).map(job),
         task_run: task_run(&read.task_run, policy),
         job: read.job.as_ref().map(job),
         other_jobs: read.others.iter().map(job).collect(),
@@ -70,6 +72,7 @@ fn task_run(of: &TaskRun, policy: Option<crd::ContextUpdatePolicy>) -> crd::Task
         generation: Some(i64::from(of.version) - i64::from(of.first) + 1),
         finalizers: of.has_finalizer.then(|| vec![FINALIZER.to_owned()]),
         deletion_timestamp: of.deleting.then(|| Time(now() - waited)),
+        annotations: of.adopts.then(|| [(crd::ADOPTS.to_owned(), format!("{HELM_NAME}/{}", uid(HELM_JOB)))].into()),
         ..metadata(&task_run.name_any(), &format!("task-run-{}", of.uid), None)
     };
     let runs: Vec<RunStatus> = of.runs.iter().copied().map(run_status).collect();
@@ -84,7 +87,7 @@ fn file(content: u8) -> crd::MarkdownFile {
 fn run_status(run: Run) -> RunStatus {
     RunStatus {
         context_version: run.version.into(),
-        job_name: run.job.map(|job| format!("auth-7-v{}", job.version)),
+        job_name: run.job.map(job_name),
         job_uid: run.job.map(uid),
         outcome: run.outcome.map(|outcome| match outcome {
             Outcome::Succeeded => crd::Outcome::Succeeded,
@@ -133,7 +136,8 @@ fn job(of: &Job) -> KubeJob {
     KubeJob {
         metadata: ObjectMeta {
             deletion_timestamp: of.deleting.then(|| Time(now())),
-            ..metadata(&format!("auth-7-v{}", of.uid.version), &uid(of.uid), Some(owner_reference(of.owner)))
+            labels: of.uid.is_helms().then(|| [(crd::TASK_LABEL.to_owned(), "auth-7".to_owned())].into()),
+            ..metadata(&job_name(of.uid), &uid(of.uid), (of.owner != HELM).then(|| owner_reference(of.owner)))
         },
         spec: Some(JobSpec {
             suspend: Some(of.suspended),
@@ -152,10 +156,15 @@ fn gates(gated: bool) -> Option<Vec<PodSchedulingGate>> {
 fn pod(of: Pod) -> KubePod {
     let name = format!("{}-{}", uid(of.job), of.n);
     let job = OwnerReference { kind: "Job".to_owned(), uid: uid(of.job), ..OwnerReference::default() };
-    let labels = [
-        ("batch.kubernetes.io/controller-uid", uid(of.job)),
-        (crd::TASK_RUN_UID_LABEL, format!("task-run-{}", of.owner)),
-    ];
+    let mut labels = vec![("batch.kubernetes.io/controller-uid", uid(of.job))];
+    if of.owner != HELM {
+        labels.extend([
+            (crd::TASK_LABEL, "auth-7".to_owned()),
+            (crd::TASK_RUN_LABEL, task_run_name(of.owner).to_owned()),
+            (crd::TASK_RUN_UID_LABEL, format!("task-run-{}", of.owner)),
+            ("context-version", of.job.run().to_string()),
+        ]);
+    }
     let phase = match of.phase {
         Phase::Pending => "Pending",
         Phase::Running => "Running",
@@ -164,7 +173,7 @@ fn pod(of: Pod) -> KubePod {
     };
     KubePod {
         metadata: ObjectMeta {
-            labels: Some(labels.map(|(key, value)| (key.to_owned(), value)).into()),
+            labels: Some(labels.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()),
             deletion_timestamp: of.deleting.then(|| Time(now())),
             ..metadata(&name, &name, (of.link == Link::Owned).then_some(job))
         },
@@ -177,6 +186,13 @@ fn agent() -> Agent {
     let template: JobTemplateSpec =
         from_value(json!({"spec": {"template": {"spec": {"containers": [{"name": "agent"}]}}}})).unwrap();
     Agent::new("coder", AgentSpec { job_template: template, context_mount_path: None, workspace: None })
+}
+
+/// The name of Helm's Job.
+const HELM_NAME: &str = "auth-task-7-claude-code";
+
+fn job_name(job: JobUid) -> String {
+    if job.is_helms() { HELM_NAME.to_owned() } else { format!("auth-7-v{}", job.version) }
 }
 
 fn uid(job: JobUid) -> String {
@@ -207,11 +223,14 @@ pub fn write(step: &Step, read: &Read) -> Option<Write> {
         }
         Step::PatchJob { name, patch } => {
             let by_uid = patch["metadata"]["uid"].as_str();
-            let named = JobUid { version: numbers(name)[1], n: 0 };
+            let named = if name == HELM_NAME { HELM_JOB } else { JobUid { version: numbers(name)[1], n: 0 } };
             let (uid, locked) = (by_uid.map_or(named, job_uid), is_locked(patch));
             Write::PatchJob { uid, by_uid: by_uid.is_some(), locked, change: change(&patch["spec"]) }
         }
         Step::ReleasePod { name, .. } => Write::ReleasePod(job_uid(name), numbers(name)[2]),
+        Step::LabelPod { name, .. } => {
+            Write::LabelPod { job: job_uid(name), n: numbers(name)[2], owner: read.task_run.uid }
+        }
         Step::DeletePod { name, .. } => Write::DeletePod(job_uid(name), numbers(name)[2]),
         // there are no workspaces, no Kueue and no expiry here
         Step::CreateClaim(_) | Step::PatchWorkload { .. } | Step::DeleteTaskRun { .. } | Step::Publish(_) => {

@@ -4,7 +4,7 @@
 
 use super::mutation::Mutation;
 use super::objects::{Read, observed, write};
-use super::world::{Conflict, Job, Pod, TaskRun, World, Write};
+use super::world::{Conflict, HELM, Job, Pod, Run, TaskRun, World, Write};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use taskrun_operator::crd::ContextUpdatePolicy;
@@ -70,7 +70,7 @@ impl Operator {
         match self {
             Self::Idle => world.task_run(is_twin).map_or(Self::Idle, |found| Self::ReadTaskRun(held(found.clone()))),
             Self::ReadTaskRun(task_run) => {
-                let job = world.job_named(task_run.value.version).copied();
+                let job = world.job_named(task_run.value.present_job()).copied();
                 Self::ReadJob(task_run, job.map(held))
             }
             // what is not ours is a predecessor's only if we are there still
@@ -113,7 +113,8 @@ impl Operator {
                 other_jobs(world, &task_run.value, true).ne(other_jobs(world, &task_run.value, false))
             }
             Self::ReadOthers(task_run, job, _, others) => {
-                job.is_some() && pods(world, &task_run.value, job.as_ref(), others, true) != world.pods
+                let pods = |lags| pods(world, &task_run.value, job.as_ref(), others, lags);
+                job.is_some() && pods(true) != pods(false)
             }
             _ => false,
         }
@@ -145,7 +146,7 @@ impl Operator {
                             before.job(*uid) == after.job(*uid)
                         }
                         Write::DeletePod(job, n) => before.pod((*job, *n)) == after.pod((*job, *n)),
-                        Write::ReleasePod(job, n) => after.pod((*job, *n)).is_some(),
+                        Write::ReleasePod(job, n) | Write::LabelPod { job, n, .. } => after.pod((*job, *n)).is_some(),
                         _ => true,
                     };
                 }
@@ -180,10 +181,13 @@ fn held<T>(value: T) -> Held<T> {
 /// pods and from the cache.
 fn other_jobs(world: &World, task_run: &TaskRun, lags: bool) -> impl Iterator<Item = Job> {
     let is_live = task_run.present_run().is_none() || task_run.deleting;
-    let goes_on = |version: u8| task_run.run(version).is_some_and(|run| run.outcome.is_none() && run.job.is_some());
+    let goes_on = |version: u8| {
+        let is_it = |run: &Run| run.outcome.is_none() && run.job.is_some_and(|job| job.version == version);
+        task_run.runs.iter().any(is_it)
+    };
     let is_cached = move |version: u8| !lags && (version < task_run.version || task_run.run(version).is_some());
     let is_ours = |job: &Job| job.owner == task_run.uid;
-    let others = world.jobs.iter().filter(|job| job.uid.version != task_run.version);
+    let others = world.jobs.iter().filter(|job| job.uid.version != task_run.present_job());
     let is_read = move |job: &Job| {
         let version = job.uid.version;
         is_live || goes_on(version) || (is_ours(job) && is_cached(version))
@@ -196,7 +200,11 @@ fn pods(world: &World, task_run: &TaskRun, job: Option<&Held<Job>>, others: &[He
     let records = task_run.present_run().is_none() && job.is_some();
     let goes_on = |job: &Job| task_run.runs.iter().any(|run| run.outcome.is_none() && run.job == Some(job.uid));
     let ends = job.into_iter().chain(others).any(|job| job.value.end.is_some() && goes_on(&job.value));
-    if lags && !(records || ends || task_run.deleting) { vec![] } else { world.pods.clone() }
+    // Helm's are found by their Job's uid where that is known, else once they are labelled
+    let adopted = task_run.has_adopted(records);
+    let is_found = |pod: &&Pod| pod.owner != HELM || adopted;
+    let is_live = !lags || records || ends || adopted || task_run.deleting;
+    if is_live { world.pods.iter().filter(is_found).copied().collect() } else { vec![] }
 }
 
 fn decide(

@@ -82,15 +82,15 @@ impl System {
             (Life::Delete, Some(task_run)) => task_run.deleting = true,
             (Life::TakeFinalizer, Some(task_run)) => task_run.has_finalizer = false,
             (Life::IsOverdue, Some(task_run)) => task_run.is_overdue = true,
-            (Life::CreateAnew, None) => self.create(world, 1, false, true),
-            (Life::Restore, None) => self.create(world, world.backup.unwrap_or(1), true, false),
+            (Life::CreateAnew, None) => self.create(world, 1, false, true, false),
+            (Life::Restore, None) => self.create(world, world.backup.unwrap_or(1), true, false, self.adopts),
             _ => {}
         }
         world.let_go();
     }
 
     /// A TaskRun as admission lets it in.
-    pub fn create(&self, world: &mut World, version: u8, is_copy: bool, has_finalizer: bool) {
+    pub fn create(&self, world: &mut World, version: u8, is_copy: bool, has_finalizer: bool, adopts: bool) {
         let mut task_run = TaskRun {
             is_twin: false,
             uid: world.uids,
@@ -98,6 +98,7 @@ impl System {
             version,
             suspend: false,
             cancel: false,
+            adopts,
             is_copy,
             has_finalizer,
             deleting: false,
@@ -137,6 +138,7 @@ pub fn people(state: &State, actions: &mut Vec<Action>) {
     }
     if left.lives > 0 {
         let lives: &[Life] = match task_run {
+            None if world.has_unknown_pods() => &[Life::Restore],
             None => &[Life::CreateAnew, Life::Restore],
             Some(task_run) if !task_run.deleting => &[Life::Delete, Life::TakeFinalizer],
             Some(task_run) if !task_run.is_overdue => &[Life::TakeFinalizer, Life::IsOverdue],

@@ -2,16 +2,17 @@
 //! Printed is how many things must happen for that.
 
 use super::mutation::Mutation::{
-    self, AnyName, AnyOwner, CancelRecordedFirst, CancelUnlocked, CancelWithoutJob, CopiesRun, CreatesAgain,
-    DeletesByDefault, DeletionDoesNotWait, EndsOlderLate, FinalizerStays, NoGate, NoRecord, NoWaitForController,
-    NoWaitForForeignJobs, NoWaitForForeignPods, NoWaitForGatedPods, NoWaitForJobs, NoWaitForPods, NotSuspended,
-    OlderRunsStay, OrphansStay, PodsStayGated, ReleaseBeforeRecord, ReleaseUnconditional, ReleaseUnlocked,
-    ReleaseWithoutUid, StartsAtOnce, StatusUnlocked, StraysStay,
+    self, AdoptedIsOurs, AdoptsNothing, AnyName, AnyOwner, CancelRecordedFirst, CancelUnlocked, CancelWithoutJob,
+    CopiesRun, CreatesAgain, DeletesByDefault, DeletionDoesNotWait, EndsOlderLate, FinalizerStays, NoGate, NoRecord,
+    NoWaitForAdopted, NoWaitForAdoptedPods, NoWaitForController, NoWaitForForeignJobs, NoWaitForForeignPods,
+    NoWaitForGatedPods, NoWaitForJobs, NoWaitForPods, NotSuspended, OlderRunsStay, OrphansStay, PodsStayGated,
+    ReleaseBeforeRecord, ReleaseUnconditional, ReleaseUnlocked, ReleaseWithoutUid, StartsAtOnce, StatusUnlocked,
+    StraysStay,
 };
 use super::operator::Planner;
 use super::people::{Life, Meddling, Use};
 use super::system::{
-    ALL_TOLD, Action, COMES_TO_REST, COPIES_WAIT, ENDED_FIRST, NOTHING_LEFT, ONE_AT_A_TIME, OUTCOMES_STAY,
+    ALL_TOLD, Action, COMES_TO_REST, COPIES_WAIT, ENDED_FIRST, NOTHING_LEFT, ONE_AT_A_TIME, OTHERS_STAY, OUTCOMES_STAY,
     OVER_IS_OVER, OWN_JOBS, RECORDED_FIRST, RUN_ONCE, System,
 };
 use super::world::Cascade;
@@ -195,6 +196,33 @@ fn a_deletion_never_ends() {
 #[test]
 fn a_job_of_another_is_taken_for_ours() {
     breaks(AnyOwner, OWN_JOBS, one(0, 3, 0));
+}
+
+// of a Job that is adopted
+
+fn adopted(system: System) -> System {
+    System { adopts: true, ..system }
+}
+
+#[test]
+fn a_task_that_helm_runs_is_run_again() {
+    breaks(AdoptsNothing, RUN_ONCE, adopted(one(0, 0, 0)));
+}
+
+#[test]
+fn new_context_does_not_wait_for_an_adopted_job() {
+    let system = System { retries: true, ..adopted(one(1, 0, 0)) };
+    breaks(NoWaitForAdopted, OVER_IS_OVER, system);
+}
+
+#[test]
+fn a_pod_of_an_adopted_job_that_is_gone_is_not_found() {
+    breaks(NoWaitForAdoptedPods, ONE_AT_A_TIME, System { retries: true, ..adopted(one(1, 0, 1)) });
+}
+
+#[test]
+fn a_deletion_takes_an_adopted_job_with_it() {
+    breaks(AdoptedIsOurs, OTHERS_STAY, adopted(one(0, 1, 0)));
 }
 
 // What the model does not need: another protection is there as well. Each is kept for another reason.

@@ -5,7 +5,7 @@
 
 use super::operator::Operator;
 use super::system::{State, System};
-use super::world::{Link, Phase, Pod, TaskRun, World};
+use super::world::{HELM_JOB, Job, Link, Phase, Pod, TaskRun, World};
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Mutex;
@@ -58,6 +58,8 @@ impl System {
 
     /// Everything has its turn once.
     fn go_on(&self, world: &mut World) {
+        // whose it is resumes it
+        world.job_mut(HELM_JOB).into_iter().for_each(|job| job.suspended = false);
         world.catch_up();
         for job in world.seen.clone() {
             world.sync_job(job.uid, self.retries);
@@ -97,6 +99,7 @@ impl System {
         let goes_on =
             |of: &TaskRun| of.uid == pod.owner && !of.deleting && (self.waits() || of.version == pod.job.version);
         match pod.link {
+            _ if pod.job.is_helms() => true,
             Link::Owned => world.task_runs.iter().any(goes_on),
             Link::Orphaned => true,
             Link::Abandoned => false,
@@ -126,9 +129,11 @@ fn judge(world: &World, waits: bool) -> Rest {
     if !told {
         return Rest::Untold;
     }
-    let litter = world.jobs.iter().any(|job| job.end.is_none() && !is_needed(job.owner, job.uid.version))
+    let is_idle = |job: &Job| job.end.is_none() && !is_needed(job.owner, job.uid.version) && !job.uid.is_helms();
+    let litter = world.jobs.iter().any(is_idle)
         || world.pods.iter().any(|pod| !pod.has_ended() && !is_left(pod))
-        || (world.task_runs.is_empty() && !(world.jobs.is_empty() && world.config_maps.is_empty()));
+        || (world.task_runs.is_empty()
+            && !(world.jobs.iter().all(|job| job.uid.is_helms()) && world.config_maps.is_empty()));
     if litter { Rest::Litter } else { Rest::Well }
 }
 

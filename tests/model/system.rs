@@ -57,6 +57,8 @@ pub struct System {
     pub retries: bool,
     /// Whether there is a second TaskRun of the same task.
     pub has_twin: bool,
+    /// Whether the task was Helm's: its Job runs, and the TaskRun is to adopt it.
+    pub adopts: bool,
     pub planner: Planner,
     /// The one property that is looked at, else all.
     pub only: Option<&'static str>,
@@ -73,6 +75,7 @@ pub const OVER_IS_OVER: &str = "nothing starts of a run that is over";
 pub const OUTCOMES_STAY: &str = "an outcome stays";
 pub const OWN_JOBS: &str = "a TaskRun records its own Jobs only";
 pub const ENDED_FIRST: &str = "a TaskRun goes after its run";
+pub const OTHERS_STAY: &str = "Helm's Job is not deleted";
 pub const COPIES_WAIT: &str = "a copy starts nothing before it is resumed";
 pub const COMES_TO_REST: &str = "left alone it comes to rest";
 pub const NOTHING_LEFT: &str = "at rest nothing is left that nobody needs";
@@ -84,7 +87,10 @@ impl Model for System {
 
     fn init_states(&self) -> Vec<State> {
         let mut world = World::default();
-        self.create(&mut world, 1, false, true);
+        self.create(&mut world, 1, false, true, self.adopts);
+        if self.adopts {
+            world.add_helm_job();
+        }
         if self.has_twin {
             // created while the webhook was away
             let twin = TaskRun { is_twin: true, uid: TWIN, ..world.task_runs[0].clone() };
@@ -166,6 +172,7 @@ impl Model for System {
             Property::always(OUTCOMES_STAY, |_, state: &State| !state.world.broken.contains(&Law::OutcomesStay)),
             Property::always(OWN_JOBS, |_, state: &State| !state.world.broken.contains(&Law::OwnJobs)),
             Property::always(ENDED_FIRST, |_, state: &State| !state.world.broken.contains(&Law::EndedFirst)),
+            Property::always(OTHERS_STAY, |_, state: &State| !state.world.broken.contains(&Law::OthersStay)),
             Property::always(COPIES_WAIT, |_, state: &State| !state.world.broken.contains(&Law::CopiesWait)),
             Property::always(COMES_TO_REST, |system: &Self, state| system.rest(state) != Rest::Never),
             Property::always(NOTHING_LEFT, |system: &Self, state| system.rest(state) != Rest::Litter),

@@ -5,12 +5,29 @@
 
 use std::fmt;
 
-/// A Job, as only it is: its context version, which is its name, and which one of that name it is.
+/// A Job, as only it is: its context version, which is its name, and which one of that name it is. Helm's Job has
+/// no version.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct JobUid {
     pub version: u8,
     pub n: u8,
 }
+
+impl JobUid {
+    pub fn is_helms(self) -> bool {
+        self == HELM_JOB
+    }
+
+    /// The version that it is the run of.
+    pub fn run(self) -> u8 {
+        self.version.max(1)
+    }
+}
+
+/// The Job that a Helm release has made for the task.
+pub const HELM_JOB: JobUid = JobUid { version: 0, n: 0 };
+/// The owner of Helm's Job, and of its pods before they are labelled.
+pub const HELM: u8 = 8;
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -40,6 +57,8 @@ pub struct TaskRun {
     pub version: u8,
     pub suspend: bool,
     pub cancel: bool,
+    /// Its annotation says that its first version is Helm's Job.
+    pub adopts: bool,
     /// It is a copy of a stored one that nobody has resumed.
     pub is_copy: bool,
     pub has_finalizer: bool,
@@ -56,6 +75,17 @@ impl TaskRun {
 
     pub fn present_run(&self) -> Option<&Run> {
         self.run(self.version)
+    }
+
+    /// The name of the present version's Job.
+    pub fn present_job(&self) -> u8 {
+        self.present_run().and_then(|run| run.job).map_or(self.version, |job| job.version)
+    }
+
+    /// Whether Helm's Job is a run of it, or is to be; with an end, or only while it has none.
+    pub fn has_adopted(&self, also_ended: bool) -> bool {
+        let is_it = |run: &Run| run.job.is_some_and(JobUid::is_helms) && (also_ended || run.outcome.is_none());
+        (self.adopts && self.runs.is_empty()) || self.runs.iter().any(is_it)
     }
 }
 
@@ -138,6 +168,7 @@ pub enum Law {
     OwnJobs,
     CopiesWait,
     EndedFirst,
+    OthersStay,
 }
 
 /// The uid of a TaskRun of the same task that has another name.
@@ -154,6 +185,7 @@ pub enum Write {
     DeleteJob { uid: JobUid, locked: bool },
     PatchJob { uid: JobUid, by_uid: bool, locked: bool, change: Change },
     ReleasePod(JobUid, u8),
+    LabelPod { job: JobUid, n: u8, owner: u8 },
     DeletePod(JobUid, u8),
 }
 
@@ -216,7 +248,7 @@ impl World {
     }
 
     pub fn has_owner(&self, uid: u8) -> bool {
-        self.task_runs.iter().any(|task_run| task_run.uid == uid)
+        uid == HELM || self.task_runs.iter().any(|task_run| task_run.uid == uid)
     }
 
     /// Carries out a write of an operator for the TaskRun of this name. It was decided on what is so
@@ -227,7 +259,10 @@ impl World {
                 let task_run = self.task_run_mut(is_twin).ok_or(Conflict)?;
                 task_run.has_finalizer = *on;
                 let (uid, waited) = (task_run.uid, task_run.is_overdue || *on);
-                let runs = |pod: &Pod| pod.owner == uid && pod.phase == Phase::Running && self.job(pod.job).is_some();
+                let runs = |pod: &Pod| {
+                    let is_ours = pod.owner == uid && !pod.job.is_helms();
+                    is_ours && pod.phase == Phase::Running && self.job(pod.job).is_some()
+                };
                 let is_early = !waited && self.pods.iter().any(runs);
                 self.breaks(Law::EndedFirst, is_early);
                 self.let_go();
@@ -244,6 +279,7 @@ impl World {
                 self.config_maps.retain(|found| found != &(*version, *owner));
             }
             Write::CreateJob(job) => self.create_job(*job)?,
+            Write::DeleteJob { uid: HELM_JOB, .. } => self.breaks(Law::OthersStay, true),
             Write::DeleteJob { uid, .. } => match self.job_named(uid.version) {
                 Some(job) if job.uid != *uid => return Err(Conflict),
                 Some(_) if orphan => self.delete_job(*uid, Cascade::Orphan, Link::Abandoned),
@@ -257,6 +293,10 @@ impl World {
                 let owner = pod.owner;
                 self.note_start(owner, *job);
             }
+            Write::LabelPod { job, n, owner } => {
+                let pod = self.pods.iter_mut().find(|pod| pod.id() == (*job, *n)).ok_or(Conflict)?;
+                pod.owner = *owner;
+            }
             Write::DeletePod(job, n) => self.delete_pod((*job, *n)),
         }
         Ok(())
@@ -268,7 +308,11 @@ impl World {
         let changes = over.any(|run| runs.iter().all(|new| (new.version, new.outcome) != (run.version, run.outcome)));
         runs.clone_into(&mut task_run.runs);
         let uid = task_run.uid;
-        let others = |run: &Run| run.job.and_then(|job| self.job(job)).is_some_and(|job| job.owner != uid);
+        let adopts = task_run.adopts;
+        let others = |run: &Run| {
+            run.job.and_then(|job| self.job(job)).is_some_and(|job| job.owner != uid)
+                && !(adopts && run.version == 1 && run.job == Some(HELM_JOB))
+        };
         let is_of_another = runs.iter().any(others);
         self.breaks(Law::OwnJobs, is_of_another);
         self.breaks(Law::OutcomesStay, changes);
@@ -307,7 +351,7 @@ impl World {
 
     /// A Job is released, or its pod starts.
     pub fn note_start(&mut self, owner: u8, job: JobUid) {
-        let other = self.started.iter().any(|(of, uid)| *of == owner && uid.version == job.version && *uid != job);
+        let other = self.started.iter().any(|(of, uid)| *of == owner && uid.run() == job.run() && *uid != job);
         self.breaks(Law::RunOnce, other);
         if !self.started.contains(&(owner, job)) {
             self.started.push((owner, job));
@@ -320,6 +364,32 @@ impl World {
             self.broken.push(law);
             self.broken.sort_unstable();
         }
+    }
+
+    /// A Job of a Helm release runs.
+    pub fn add_helm_job(&mut self) {
+        let job = Job {
+            uid: HELM_JOB,
+            owner: HELM,
+            suspended: false,
+            gated: false,
+            cancelled: false,
+            known: true,
+            end: None,
+            deleting: false,
+        };
+        self.jobs.push(job);
+        self.catch_up();
+        self.sync_job(HELM_JOB, false);
+        self.pods.iter_mut().for_each(|pod| pod.phase = Phase::Running);
+        self.note_start(0, HELM_JOB);
+    }
+
+    /// Whether Helm's Job may have pods that nobody would find who does not know the Job: they are labelled only once it
+    /// is adopted.
+    pub fn has_unknown_pods(&self) -> bool {
+        self.seen.iter().chain(&self.jobs).any(|job| job.uid.is_helms())
+            || self.pods.iter().any(|pod| pod.owner == HELM)
     }
 
     /// A TaskRun that is being deleted goes with its last finalizer.

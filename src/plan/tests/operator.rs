@@ -3,7 +3,7 @@
 
 use super::super::*;
 use super::world::World;
-use crate::crd::{Phase, TaskRunStatus};
+use crate::crd::{Phase, TASK_LABEL, TaskRunStatus};
 use std::collections::{BTreeMap, VecDeque};
 
 /// Where it stands.
@@ -49,8 +49,8 @@ impl Operator {
                 world.task_run.clone().map_or(Doing::Nothing, |found| Doing::ReadTaskRun(Box::new(found)))
             }
             Doing::ReadTaskRun(task_run) => {
-                let name = task_run.spec.run_id().to_string();
-                let config_map = world.config_maps.get(&name).map(|config_map| config_map.metadata.clone());
+                let (name, config_map) = (task_run.present_job(), task_run.spec.run_id().to_string());
+                let config_map = world.config_maps.get(&config_map).map(|config_map| config_map.metadata.clone());
                 Doing::ReadJob(task_run, world.jobs.get(&name).cloned().map(Box::new), config_map)
             }
             Doing::ReadJob(task_run, job, config_map)
@@ -66,6 +66,7 @@ impl Operator {
                 let observed = Observed {
                     config_maps: super::config_maps(&task_run, world),
                     workload: world.workload.clone().filter(|_| is_suspended(&task_run)),
+                    adopted: task_run.adoption().and_then(|adoption| world.jobs.get(adoption.job).cloned()),
                     pods: self.pods_for(&task_run, job.as_deref(), &other_jobs, world),
                     task_run: *task_run,
                     job: job.map(|job| *job),
@@ -93,7 +94,7 @@ impl Operator {
 
     /// Jobs of other versions: live where they may have pods, else as last seen.
     fn other_jobs(&self, task_run: &TaskRun, world: &World) -> Vec<Job> {
-        let present = task_run.spec.run_id().to_string();
+        let present = task_run.present_job();
         let records = task_run.present_run().is_none() && world.jobs.contains_key(&present);
         let needs_all =
             records || !task_run.surplus_runs().is_empty() || task_run.metadata.deletion_timestamp.is_some();
@@ -110,9 +111,18 @@ impl Operator {
     fn pods_for(&self, task_run: &TaskRun, job: Option<&Job>, others: &[Job], world: &World) -> Vec<Pod> {
         let records = task_run.present_run().is_none() && job.is_some();
         let ends = job.into_iter().chain(others).any(is_finished);
-        let decides = records || ends || task_run.metadata.deletion_timestamp.is_some();
+        let mut runs = task_run.status.iter().flat_map(|status| &status.runs);
+        let recorded = runs.find(|run| task_run.is_adopted(run) && (records || run.outcome.is_none()));
+        let recorded = recorded.and_then(|run| run.job_uid.as_deref());
+        let adopted = task_run.adoption().and_then(|adoption| adoption.uid).or(recorded);
+        let decides = records || ends || adopted.is_some() || task_run.metadata.deletion_timestamp.is_some();
         let pods = if decides { &world.pods } else { &self.pods };
-        pods.values().cloned().collect()
+        // others are not found before they are labelled
+        let is_found = |pod: &&Pod| {
+            let uid = pod.labels().get(CONTROLLER_UID_LABEL).map(String::as_str);
+            pod.labels().contains_key(TASK_LABEL) || (adopted.is_some() && uid == adopted)
+        };
+        pods.values().filter(is_found).cloned().collect()
     }
 
     /// Whether it is between two reconciles.
@@ -163,6 +173,7 @@ pub fn words(steps: &[Step]) -> Vec<String> {
         Step::DeleteJob { name, .. } => format!("delete job {name}"),
         Step::PatchJob { name, patch } => format!("patch job {name} suspend={}", patch["spec"]["suspend"]),
         Step::ReleasePod { .. } => "release pod".to_owned(),
+        Step::LabelPod { .. } => "label pod".to_owned(),
         Step::DeletePod { .. } => "delete pod".to_owned(),
         Step::PatchStatus(_) => "status".to_owned(),
         Step::Publish(notice) => format!("event {}", notice.reason),

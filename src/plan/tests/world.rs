@@ -3,13 +3,16 @@
 
 use super::super::liveness::{is_gated, job_uid};
 use super::super::*;
-use crate::crd::{MANAGED_BY, Outcome, RELEASE_GATE, TASK_RUN_LABEL, TASK_RUN_UID_LABEL};
+use crate::crd::{ADOPTS, MANAGED_BY, Outcome, RELEASE_GATE, TASK_LABEL, TASK_RUN_LABEL, TASK_RUN_UID_LABEL};
 use k8s_openapi::api::batch::v1::{JobCondition, JobStatus};
 use k8s_openapi::api::core::v1::{ConfigMap, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+
+/// A Job that Helm made.
+pub const HELM_JOB: &str = "auth-task-7-claude-code";
 
 /// A run: uid of its TaskRun and its version.
 pub type Run = (String, String);
@@ -63,6 +66,26 @@ impl World {
             serial: 0,
         };
         world.create_task_run();
+        world
+    }
+
+    /// A world in which a Job that Helm made runs, and the TaskRun that adopts it is new.
+    pub fn with_helm_job() -> Self {
+        let mut world = Self::new();
+        let uid = format!("job-{}", world.next());
+        let job = json!({
+            "metadata": {"name": HELM_JOB, "uid": uid, "labels": {TASK_LABEL: "auth-7"}, "resourceVersion": world.next()},
+            "spec": {"suspend": false, "backoffLimit": 1, "template": {"metadata": {"labels": {}}, "spec": {"containers": []}}},
+        });
+        world.jobs.insert(HELM_JOB.into(), serde_json::from_value(job).unwrap());
+        world.sync_job(HELM_JOB);
+        let pod = world.pods.keys().next().unwrap().clone();
+        world.start_pod(&pod);
+        world.edit(|task_run| {
+            let adopts = BTreeMap::from([(ADOPTS.to_owned(), format!("{HELM_JOB}/{uid}"))]);
+            task_run.metadata.annotations = Some(adopts);
+            task_run.metadata.generation = Some(1);
+        });
         world
     }
 
@@ -130,12 +153,13 @@ impl World {
                 None => Ok(()),
                 Some(job) if !is_as_seen(&job.metadata, uid, resource_version.as_ref()) => Err("another by now".into()),
                 Some(_) => {
+                    assert_ne!(name, HELM_JOB, "a Job that is not ours was deleted");
                     self.delete_job(name, Cascade::Foreground);
                     Ok(())
                 }
             },
             Step::PatchJob { name, patch } => self.patch_job(name, patch),
-            Step::ReleasePod { name, patch } => {
+            Step::ReleasePod { name, patch } | Step::LabelPod { name, patch } => {
                 let pod = self.pods.get_mut(name).ok_or("no such pod")?;
                 same(&pod.metadata, &patch["metadata"])?;
                 merge(pod, patch);
@@ -333,6 +357,9 @@ impl World {
         let run = run_of(&pod);
         let beside = self.pods.values().find(|other| is_running(other) && run_of(other) != run);
         assert!(beside.is_none(), "law 2: {run:?} started beside {:?}", beside.map(ResourceExt::name_any));
+        if run.0 == HELM_JOB {
+            return self.touch_pod(name, |pod| pod.status.get_or_insert_default().phase = Some("Running".into()));
+        }
         assert!(self.recorded.contains(&job), "{run:?} started before it was recorded");
         let is_orphan =
             job_uid(&pod).is_none_or(|uid| self.jobs.values().all(|job| job.metadata.uid.as_deref() != Some(uid)));
@@ -401,6 +428,9 @@ fn mark_deleted(metadata: &mut ObjectMeta, now: Timestamp) {
 }
 
 fn run_of(pod: &Pod) -> Run {
+    if pod.name_any().starts_with(HELM_JOB) {
+        return (HELM_JOB.to_owned(), String::new());
+    }
     assert_eq!(pod.labels()["app.kubernetes.io/managed-by"], MANAGED_BY);
     assert!(pod.labels().contains_key(TASK_RUN_LABEL));
     (pod.labels()[TASK_RUN_UID_LABEL].clone(), pod.labels()["context-version"].clone())

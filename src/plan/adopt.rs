@@ -1,0 +1,80 @@
+//! A Job of somebody else, such as of a Helm release, that is the first version's run (`docs/adr/0008`).
+//!
+//! It is recorded before anything is created and watched to its end. Nothing but a cancel touches it; new context
+//! waits for its end. Who may write the Job says by a label that it is this task's: a TaskRun alone can take nobody's Job.
+
+use super::liveness::{is_finished, is_job_suspended, job_uid};
+use super::standing::Standing;
+use super::step::{Next, Plan, Step, end_job, label_pod};
+use super::{Observed, RECHECK, run_labels};
+use crate::crd::{Adoption, RunStatus, TASK_LABEL, TASK_RUN_LABEL, TASK_RUN_UID_LABEL, reason};
+use k8s_openapi::api::batch::v1::Job;
+use kube::ResourceExt;
+
+/// The version that such a Job is.
+const ADOPTED_VERSION: u32 = 1;
+/// What our own pods have, too, and by which they are found.
+const POD_LABELS: [&str; 4] = [TASK_LABEL, TASK_RUN_LABEL, TASK_RUN_UID_LABEL, "context-version"];
+
+impl Observed {
+    /// Records the Job as the first version's run; where it is gone, that the run is over.
+    pub(super) fn adopt(&self, adoption: Adoption<'_>) -> Plan {
+        let run = RunStatus {
+            context_version: ADOPTED_VERSION,
+            job_name: Some(adoption.job.to_owned()),
+            job_uid: adoption.uid.map(ToOwned::to_owned),
+            ..RunStatus::default()
+        };
+        let standing = match &self.adopted {
+            Some(job) if job.metadata.uid != run.job_uid => Standing::gone(self, &run),
+            None => Standing::gone(self, &run),
+            Some(job) if !self.may_adopt(job) => {
+                let message = format!(
+                    "Job \"{}\" is not this task's: whoever may write it says so by the label {TASK_LABEL}: {}",
+                    adoption.job,
+                    self.task_run.spec.run_id().task()
+                );
+                return self.stand(&Standing::stalled(reason::NAME_CONFLICT, &message), Next::After(RECHECK));
+            }
+            Some(job) => {
+                let start_time = job.status.as_ref().and_then(|status| status.start_time.clone());
+                Standing::of_job(self, &RunStatus { start_time, ..run }, job)
+            }
+        };
+        let record = self.stand(&standing, Next::Again);
+        match self.create_config_map() {
+            // what a later version replaced is not known
+            _ if self.task_run.spec.context_version > ADOPTED_VERSION || !self.violations().is_empty() => record,
+            Ok(step) => record.after(step.into_iter().collect()),
+            Err(conflict) => conflict,
+        }
+    }
+
+    /// Whether the Job is said to be this task's and is no TaskRun's own.
+    fn may_adopt(&self, job: &Job) -> bool {
+        let task = self.task_run.spec.run_id().task();
+        job.labels().get(TASK_LABEL) == Some(&task)
+            && self.version_of(&job.metadata).is_none()
+            && job.owner_references().iter().all(|owner| owner.kind != "TaskRun")
+    }
+
+    /// A cancel ends an adopted Job, too. It is not ours to suspend, to resume or to delete.
+    pub(super) fn end_adopted(&self, job: &Job) -> Vec<Step> {
+        let deadline = job.spec.as_ref().and_then(|spec| spec.active_deadline_seconds);
+        let is_over = job.metadata.deletion_timestamp.is_some() || is_finished(job) || deadline == Some(1);
+        let ends = self.task_run.spec.cancel == Some(true) && !is_over && !is_job_suspended(job);
+        if ends { vec![end_job(job)] } else { vec![] }
+    }
+
+    /// Has the pods of an adopted Job found as ours are.
+    pub(super) fn label_pods(&self, job: &Job) -> Vec<Step> {
+        let mut labels = run_labels(&self.task_run);
+        labels.insert("context-version".to_owned(), ADOPTED_VERSION.to_string());
+        labels.retain(|key, _| POD_LABELS.contains(&key.as_str()));
+        let uid = job.metadata.uid.as_deref();
+        let pods = self.pods.iter().filter(|pod| job_uid(pod) == uid);
+        pods.filter(|pod| labels.iter().any(|(key, value)| pod.labels().get(key) != Some(value)))
+            .map(|pod| label_pod(pod, &labels))
+            .collect()
+    }
+}

@@ -1,0 +1,175 @@
+//! A Job of a Helm release that is a TaskRun's first version.
+
+use super::operator::{Operator, only_pod, reconcile, settle, status};
+use super::world::{Cascade, HELM_JOB, World, phase_of};
+use super::*;
+use crate::crd::{ADOPTS, TASK_LABEL};
+
+fn outcomes(world: &World) -> Vec<(u32, Option<Outcome>)> {
+    status(world).runs.iter().map(|run| (run.context_version, run.outcome)).collect()
+}
+
+/// The Job is recorded and its pod found.
+fn adopted() -> (Operator, World) {
+    let (mut operator, mut world) = (Operator::default(), World::with_helm_job());
+    assert_eq!(reconcile(&mut operator, &mut world).0, ["create configmap auth-7-v1", "status", "event Running"]);
+    assert_eq!(reconcile(&mut operator, &mut world).0, ["label pod"]);
+    assert_eq!(reconcile(&mut operator, &mut world), (vec![], Next::After(LOOK_AGAIN)));
+    (operator, world)
+}
+
+/// The Job controller deletes its pod, and that takes its time.
+fn end_pod_of_job(world: &mut World) {
+    world.sync_job(HELM_JOB);
+    world.end_pod(&only_pod(world), true);
+}
+
+#[test]
+fn it_is_recorded_watched_to_its_end_and_nothing_is_created() {
+    let (mut operator, mut world) = adopted();
+    let run = &status(&world).runs[0];
+    assert_eq!((run.context_version, run.job_name.as_deref(), run.attempts), (1, Some(HELM_JOB), Some(1)));
+    assert_eq!((status(&world).phase, world.jobs.len()), (Some(Phase::Running), 1));
+    settle(&mut operator, &mut world);
+    assert_eq!(outcomes(&world), [(1, Some(Outcome::Succeeded))]);
+    assert_eq!(world.jobs.keys().collect::<Vec<_>>(), [HELM_JOB]);
+    world.expire_jobs();
+    settle(&mut operator, &mut world);
+    assert_eq!((outcomes(&world), world.jobs.len()), (vec![(1, Some(Outcome::Succeeded))], 0));
+}
+
+#[test]
+fn new_context_waits_for_its_end_and_then_runs_as_ever() {
+    let (mut operator, mut world) = adopted();
+    world.new_version();
+    assert_eq!(reconcile(&mut operator, &mut world).0, ["status"]);
+    assert!(status(&world).message.unwrap().ends_with("is running; version 2 waits for its end"));
+    assert_eq!(world.jobs.len(), 1);
+    settle(&mut operator, &mut world);
+    assert_eq!(outcomes(&world), [(1, Some(Outcome::Succeeded)), (2, Some(Outcome::Succeeded))]);
+}
+
+#[test]
+fn context_that_came_before_it_was_recorded_waits_as_well() {
+    let (mut operator, mut world) = (Operator::default(), World::with_helm_job());
+    world.new_version();
+    assert_eq!(reconcile(&mut operator, &mut world).0, ["status", "event Running"]);
+    assert_eq!((status(&world).context_version, status(&world).runs[0].context_version), (Some(1), 1));
+    settle(&mut operator, &mut world);
+    assert_eq!(outcomes(&world), [(1, Some(Outcome::Succeeded)), (2, Some(Outcome::Succeeded))]);
+}
+
+#[test]
+fn one_that_is_gone_is_over_and_how_it_ended_is_not_guessed() {
+    for uid in ["", "/another"] {
+        let (mut operator, mut world) = (Operator::default(), World::with_helm_job());
+        world.edit(|task_run| {
+            task_run.metadata.annotations.as_mut().unwrap().insert(ADOPTS.into(), format!("{HELM_JOB}{uid}"));
+        });
+        let steps = ["create configmap auth-7-v1", "status", "event JobGone"];
+        assert_eq!(reconcile(&mut operator, &mut world).0, steps, "a Job of that name is another");
+        settle(&mut operator, &mut world);
+        assert_eq!(outcomes(&world), [(1, Some(Outcome::Unknown))]);
+        world.new_version();
+        settle(&mut operator, &mut world);
+        assert_eq!(outcomes(&world), [(1, Some(Outcome::Unknown)), (2, Some(Outcome::Succeeded))]);
+    }
+}
+
+#[test]
+fn its_pods_are_waited_for_where_its_release_was_uninstalled() {
+    let (mut operator, mut world) = adopted();
+    let pod = only_pod(&world);
+    world.new_version();
+    world.delete_job(HELM_JOB, Cascade::Background);
+    world.collect_garbage();
+    for _ in 0..4 {
+        operator.reconcile(&mut world);
+        world.sync_job("auth-7-v2");
+        assert_eq!(world.pods.keys().collect::<Vec<_>>(), [&pod]);
+    }
+    assert_eq!(status(&world).conditions[3].reason, reason::WAITING_FOR_PREVIOUS_RUN);
+    world.end_pod(&pod, true);
+    settle(&mut operator, &mut world);
+    assert_eq!(outcomes(&world), [(1, Some(Outcome::Unknown)), (2, Some(Outcome::Succeeded))]);
+}
+
+#[test]
+fn a_retry_of_it_is_found_counted_and_waited_for() {
+    let (mut operator, mut world) = adopted();
+    world.end_pod(&only_pod(&world), false);
+    world.sync_job(HELM_JOB);
+    let retry = world.pods.values().find(|pod| phase_of(pod) == "Pending").unwrap().name_any();
+    world.start_pod(&retry);
+    assert_eq!(reconcile(&mut operator, &mut world).0, ["label pod"]);
+    operator.reconcile(&mut world);
+    assert_eq!(status(&world).attempts, Some(2));
+}
+
+#[test]
+fn a_cancel_ends_it_and_keeps_it() {
+    let (mut operator, mut world) = adopted();
+    world.edit(|task_run| task_run.spec.cancel = Some(true));
+    assert_eq!(reconcile(&mut operator, &mut world).0, [format!("patch job {HELM_JOB} suspend=null")]);
+    end_pod_of_job(&mut world);
+    settle(&mut operator, &mut world);
+    assert_eq!((outcomes(&world), world.jobs.len()), (vec![(1, Some(Outcome::Cancelled))], 1));
+}
+
+#[test]
+fn it_is_not_ours_to_suspend_to_resume_or_to_delete() {
+    let (mut operator, mut world) = adopted();
+    world.edit(|task_run| task_run.spec.suspend = Some(true));
+    assert_eq!(reconcile(&mut operator, &mut world).0, ["status"]);
+    assert_eq!(status(&world).phase, Some(Phase::Running));
+    let suspend = |on| move |job: &mut Job| job.spec.as_mut().unwrap().suspend = Some(on);
+    world.touch_job(HELM_JOB, suspend(true));
+    end_pod_of_job(&mut world);
+    for (suspend, cancel) in [(Some(true), None), (None, None), (None, Some(true))] {
+        world.edit(|task_run| (task_run.spec.suspend, task_run.spec.cancel) = (suspend, cancel));
+        let steps = reconcile(&mut operator, &mut world).0;
+        assert!(steps.iter().all(|step| ["status", "event Suspended"].contains(&step.as_str())), "{steps:?}");
+        assert!(status(&world).message.unwrap().contains("was adopted and is suspended"));
+    }
+    world.edit(|task_run| task_run.spec.cancel = None);
+    world.touch_job(HELM_JOB, suspend(false));
+    settle(&mut operator, &mut world);
+    assert_eq!(outcomes(&world), [(1, Some(Outcome::Succeeded))]);
+}
+
+#[test]
+fn a_deletion_leaves_it_running_and_says_so() {
+    let (mut operator, mut world) = adopted();
+    world.delete_task_run();
+    assert_eq!(reconcile(&mut operator, &mut world).0, ["finalizers", "event JobStays"]);
+    assert!(world.task_run.is_none() && world.jobs.contains_key(HELM_JOB));
+    // made anew it waits, as for the run of any other TaskRun
+    world.create_task_run();
+    for _ in 0..3 {
+        operator.reconcile(&mut world);
+        assert_eq!(world.jobs.len(), 1);
+    }
+    assert_eq!(status(&world).conditions[3].reason, reason::WAITING_FOR_PREVIOUS_RUN);
+    settle(&mut operator, &mut world);
+    assert_eq!(outcomes(&world), [(1, Some(Outcome::Succeeded))]);
+}
+
+#[test]
+fn nobody_can_take_a_job_by_naming_it() {
+    let spoil: [fn(&mut Job); 3] = [
+        |job| job.metadata.labels = None,
+        |job| job.metadata.labels.as_mut().unwrap().insert(TASK_LABEL.into(), "auth-8".into()).map_or((), drop),
+        |job| {
+            let owner = json!([{"apiVersion": "orchestrator.io/v1", "kind": "TaskRun", "name": "a", "uid": "b"}]);
+            job.metadata.owner_references = serde_json::from_value(owner).unwrap();
+        },
+    ];
+    for spoil in spoil {
+        let (mut operator, mut world) = (Operator::default(), World::with_helm_job());
+        world.touch_job(HELM_JOB, spoil);
+        world.edit(|task_run| task_run.spec.cancel = Some(true));
+        assert_eq!(reconcile(&mut operator, &mut world).0, ["status", "event NameConflict"]);
+        assert!(status(&world).message.unwrap().contains(TASK_LABEL));
+        assert_eq!(reconcile(&mut operator, &mut world), (vec![], Next::After(RECHECK)));
+    }
+}
