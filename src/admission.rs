@@ -17,7 +17,7 @@ mod tests;
 pub use markdown::is_blank;
 pub use mutate::{Mutation, mutate};
 pub use review::{Decision, MAX_REVIEW_BYTES, Operation, Reviewed, Webhook, review};
-pub use validate::{Violation, validate};
+pub use validate::{Violation, json_bytes, validate};
 
 use crate::crd::TaskRun;
 use json_patch::jsonptr::PointerBuf;

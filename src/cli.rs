@@ -1,6 +1,7 @@
 //! The command line: one file a subcommand.
 
 mod crds;
+mod migrate_helm;
 mod run;
 mod uninstall;
 
@@ -22,6 +23,8 @@ enum Command {
     /// Take out of the cluster what would be in the way without the operator: the webhook configurations, the
     /// finalizers of TaskRuns, its Secret and its Lease. TaskRuns, Jobs and CRDs stay. End the operator first
     Uninstall(uninstall::UninstallArgs),
+    /// Make TaskRuns of the predecessor's Helm releases: without options a plan, and nothing is written
+    MigrateHelm(migrate_helm::MigrateHelmArgs),
     /// Print the CRDs as YAML
     Crds(crds::CrdsArgs),
 }
@@ -30,12 +33,13 @@ enum Command {
 #[must_use]
 pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::Run(args) => run::run(*args),
-        Command::Uninstall(args) => uninstall::run(&args),
-        Command::Crds(args) => crds::run(&args),
+        Command::Run(args) => run::run(*args).map(|()| ExitCode::SUCCESS),
+        Command::Uninstall(args) => uninstall::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::MigrateHelm(args) => migrate_helm::run(&args),
+        Command::Crds(args) => crds::run(&args).map(|()| ExitCode::SUCCESS),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("taskrun-operator: {error}");
             ExitCode::FAILURE

@@ -6,6 +6,7 @@
 mod access;
 mod changes;
 mod error;
+mod helm;
 mod logs;
 mod queues;
 mod tasks;
@@ -14,6 +15,7 @@ mod webhooks;
 pub use access::{Endpoint, User};
 pub use changes::Added;
 pub use error::Error;
+pub use helm::{Driver, Revision};
 pub use logs::{LogItem, LogOptions};
 pub use queues::Queues;
 pub use tasks::{Filter, PAGE, Page, Tasks};
@@ -69,9 +71,19 @@ impl ApiServer {
     /// # Errors
     /// If there is no usable configuration.
     pub async fn connect() -> Result<Self, Error> {
-        let client = access::client(access::infer().await?, Some(READ_TIMEOUT))?;
+        Ok(Self::connect_in(None).await?.0)
+    }
+
+    /// The same, with this namespace, or that which the configuration says.
+    ///
+    /// # Errors
+    /// If there is no usable configuration.
+    pub async fn connect_in(namespace: Option<String>) -> Result<(Self, String), Error> {
+        let config = access::infer().await?;
+        let namespace = namespace.unwrap_or_else(|| config.default_namespace.clone());
+        let client = access::client(config, Some(READ_TIMEOUT))?;
         let reporter = Reporter { controller: MANAGED_BY.to_owned(), instance: None };
-        Ok(Self { recorder: Recorder::new(client.clone(), reporter), client })
+        Ok((Self { recorder: Recorder::new(client.clone(), reporter), client }, namespace))
     }
 
     /// The objects of a kind, in a namespace or in all.

@@ -42,7 +42,7 @@ pub const REQUEST_IDS: &str = "orchestrator.io/request-ids";
 /// Annotation on a `TaskRun`, read where it has no run yet: the Job of somebody else that its version 1 is, as
 /// `{name}/{uid}`, or `{name}` where that is gone. The Job must carry our labels for the task and the `TaskRun`.
 pub const ADOPTS: &str = "orchestrator.io/adopts-job";
-/// Annotation on a `TaskRun`: the Helm release that it was made from.
+/// Annotation on a `TaskRun`: the Helm release that it was made of.
 pub const HELM_RELEASE: &str = "orchestrator.io/helm-release";
 /// Label on all that belongs to a run: `{service}-{task}`, shared by all runs of the task. Our Jobs and
 /// pods are watched and listed by it.

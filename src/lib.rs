@@ -9,6 +9,8 @@ pub mod admission;
 pub mod certificate;
 /// The API: `TaskRun` and `Agent`.
 pub mod crd;
+/// Reads the predecessor's Helm releases, and makes `TaskRun`s of them.
+pub mod helm;
 /// Decides the next writes for one `TaskRun`.
 pub mod plan;
 /// What people do with tasks.
@@ -29,6 +31,7 @@ pub mod controller;
 pub mod leader;
 /// Every metric.
 pub mod metrics;
+pub mod migration;
 /// `kubectl taskrun`.
 pub mod plugin;
 /// The certificate and the webhook configurations.

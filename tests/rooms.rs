@@ -5,11 +5,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each room with those that it may import.
-const ARROWS: [(&str, &[&str]); 17] = [
+const ARROWS: [(&str, &[&str]); 19] = [
     ("crd", &[]),
     ("admission", &["crd"]),
     ("plan", &["crd", "admission"]),
     ("task", &["crd", "admission"]),
+    ("helm", &["crd", "admission"]),
     ("client", &["crd", "plan", "task"]),
     ("clock", &[]),
     ("certificate", &[]),
@@ -17,6 +18,7 @@ const ARROWS: [(&str, &[&str]); 17] = [
     ("leader", &["clock", "client", "metrics"]),
     ("controller", &["clock", "crd", "plan", "client", "leader", "metrics"]),
     ("webhook", &["crd", "admission", "metrics"]),
+    ("migration", &["clock", "crd", "helm", "client"]),
     ("api", &["clock", "crd", "admission", "task", "client"]),
     ("plugin", &["clock", "crd", "task", "client"]),
     ("server", &["api", "certificate", "webhook", "metrics"]),
@@ -31,8 +33,10 @@ const ARROWS: [(&str, &[&str]); 17] = [
             "crd",
             "client",
             "controller",
+            "helm",
             "leader",
             "metrics",
+            "migration",
             "rotator",
             "server",
             "telemetry",
@@ -40,7 +44,7 @@ const ARROWS: [(&str, &[&str]); 17] = [
         ],
     ),
 ];
-const PURE: [&str; 5] = ["certificate", "crd", "admission", "plan", "task"];
+const PURE: [&str; 6] = ["certificate", "crd", "admission", "helm", "plan", "task"];
 /// What no pure room says.
 const IMPURE: [&str; 14] = [
     "async fn",

@@ -195,6 +195,18 @@ impl Found {
     }
 }
 
+/// The length as the API server's JSON, which is Go's: `<`, `>`, `&` and the two line separators are escaped.
+#[must_use]
+pub fn json_bytes(value: &impl serde::Serialize) -> usize {
+    let json = serde_json::to_string(value).unwrap_or_default();
+    let escaped = json.chars().map(|c| match c {
+        '<' | '>' | '&' => 5,
+        '\u{2028}' | '\u{2029}' => 3,
+        _ => 0,
+    });
+    json.len() + escaped.sum::<usize>()
+}
+
 /// A name from outside, on one line and of bounded length.
 fn quote(name: &str) -> String {
     format!("{:?}", name.chars().take(2 * MAX_FILENAME).collect::<String>())

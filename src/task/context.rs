@@ -1,5 +1,6 @@
 //! Adding to a context: one file a request, found again by the request's id.
 
+use crate::admission::json_bytes;
 use crate::crd::{MAX_CONTENT_BYTES, MAX_OBJECT_BYTES, MarkdownFile, TaskRun};
 
 /// Longest id of a request, in characters: as long as `requestId` may be.
@@ -91,17 +92,6 @@ pub fn room(task_run: &TaskRun) -> Room {
         content: MAX_CONTENT_BYTES.saturating_sub(content),
         json: MAX_OBJECT_BYTES.saturating_sub(json_bytes(task_run)),
     }
-}
-
-/// The length as the API server's JSON, which is Go's: `<`, `>`, `&` and the two line separators are escaped.
-fn json_bytes(value: &impl serde::Serialize) -> usize {
-    let json = serde_json::to_string(value).unwrap_or_default();
-    let escaped = json.chars().map(|c| match c {
-        '<' | '>' | '&' => 5,
-        '\u{2028}' | '\u{2029}' => 3,
-        _ => 0,
-    });
-    json.len() + escaped.sum::<usize>()
 }
 
 #[cfg(test)]

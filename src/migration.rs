@@ -1,0 +1,239 @@
+//! Leaving Helm, step by step: what a namespace's releases are, and the `TaskRun`s that take their places.
+//!
+//! `helm` decides; this reads, writes and reads again. Every step may be cut off anywhere and done again: a Job is
+//! labelled before the `TaskRun` that adopts it is made, and a release's record is the last of it to go.
+
+use crate::client::{ApiServer, Driver, Error, Revision};
+use crate::clock::now;
+use crate::crd::{Agent, TASK_LABEL, TASK_RUN_LABEL, TaskNames, TaskRun};
+use crate::helm::{
+    Action, Entry, JobState, Mapping, Object, Release, Row, Seen, Verdict, decode, governing, judge, needs, verify,
+};
+use futures::{StreamExt, TryStreamExt, stream};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::ResourceExt;
+use kube::api::ListParams;
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Payloads that are read at once: each may have a megabyte.
+const AT_ONCE: usize = 4;
+/// What is not deleted with a release: it holds work, or much else.
+const KEPT_KINDS: [&str; 4] = ["PersistentVolumeClaim", "PersistentVolume", "Namespace", "CustomResourceDefinition"];
+
+/// The releases of one namespace.
+pub struct Migration {
+    /// Where they are.
+    pub api_server: ApiServer,
+    /// The namespace.
+    pub namespace: String,
+    /// How they are read.
+    pub mapping: Mapping,
+    /// How TaskRuns are named.
+    pub names: TaskNames,
+}
+
+/// What to do.
+#[derive(Serialize, Clone, Copy, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub enum Step {
+    /// Nothing but say what would be done.
+    Plan,
+    /// Make the TaskRuns that are not there, and compare each with its release.
+    Apply,
+    /// Compare all that are there with their releases.
+    Verify,
+    /// Delete the releases whose TaskRun is there, equal, and whose Job has ended.
+    Delete,
+}
+
+/// What came of it.
+#[derive(Serialize, Debug)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// The namespace.
+    pub namespace: String,
+    /// What was asked for.
+    pub step: Step,
+    /// Every release in it.
+    pub releases: Vec<Entry>,
+    /// ConfigMaps of the predecessor that no release refers to.
+    pub orphan_config_maps: Vec<String>,
+}
+
+/// What is known of a namespace, and what is to be done with each release.
+struct Look {
+    seen: Seen,
+    revisions: BTreeMap<String, Vec<Revision>>,
+    rows: Vec<Row>,
+}
+
+impl Migration {
+    /// Does one step for all releases. One that fails does not stop the others.
+    ///
+    /// # Errors
+    /// If the releases cannot be read.
+    pub async fn run(&self, step: Step) -> Result<Report, Error> {
+        let look = self.look().await?;
+        let mut releases = vec![];
+        for row in &look.rows {
+            let entry = Entry::from(row);
+            let done = match (step, &row.verdict) {
+                (Step::Apply, Verdict::Create(task_run)) => self.apply(entry.clone(), task_run).await,
+                (Step::Verify | Step::Delete, Verdict::Create(_)) => {
+                    Ok(entry.clone().because(Action::Skipped, "is not migrated yet"))
+                }
+                (Step::Verify, Verdict::Migrated(expected)) => self.verify(entry.clone(), expected).await,
+                (Step::Delete, Verdict::Migrated(expected)) => self.delete(entry.clone(), expected, row, &look).await,
+                _ => Ok(entry.clone()),
+            };
+            releases.push(done.unwrap_or_else(|error| entry.because(Action::Failed, &error.to_string())));
+        }
+        let orphan_config_maps = self.orphans(&look).await?;
+        Ok(Report { namespace: self.namespace.clone(), step, releases, orphan_config_maps })
+    }
+
+    async fn look(&self) -> Result<Look, Error> {
+        let mut revisions: BTreeMap<String, Vec<Revision>> = BTreeMap::new();
+        for revision in self.api_server.list_helm_revisions(&self.namespace).await? {
+            revisions.entry(revision.release.clone()).or_default().push(revision);
+        }
+        let read = revisions.iter().map(async |(name, revisions)| {
+            let release = self.release(revisions).await?;
+            Ok::<_, Error>((name.clone(), release))
+        });
+        let releases: Vec<(String, Result<Release, String>)> =
+            stream::iter(read).buffered(AT_ONCE).try_collect().await?;
+        let needs: Vec<_> =
+            releases.iter().filter_map(|(_, release)| Some(needs(release.as_ref().ok()?, &self.mapping))).collect();
+        let wanted = |name: fn(&crate::helm::Needs) -> &Option<String>| -> BTreeSet<String> {
+            needs.iter().filter_map(|needs| name(needs).clone()).collect()
+        };
+        let agents = self.api_server.list_all_metadata::<Agent>(&self.namespace, ListParams::default()).await?;
+        let mut seen = Seen {
+            namespace: self.namespace.clone(),
+            config_maps: self.api_server.fetch_all(&self.namespace, wanted(|needs| &needs.config_map)).await?,
+            jobs: self.api_server.fetch_all(&self.namespace, wanted(|needs| &needs.job)).await?,
+            task_runs: BTreeMap::new(),
+            agents: agents.into_iter().filter_map(|agent| agent.name).collect(),
+            releases,
+            now: now(),
+        };
+        // which TaskRuns are meant is told by what they would be called
+        let named = judge(&seen, &self.mapping, self.names).into_iter().filter_map(|row| row.task_run);
+        seen.task_runs = self.api_server.fetch_all(&self.namespace, named.collect::<BTreeSet<_>>()).await?;
+        let rows = judge(&seen, &self.mapping, self.names);
+        Ok(Look { seen, revisions, rows })
+    }
+
+    /// The revision that says what runs.
+    async fn release(&self, revisions: &[Revision]) -> Result<Result<Release, String>, Error> {
+        let drivers: BTreeSet<Driver> = revisions.iter().map(|revision| revision.driver).collect();
+        if drivers.len() > 1 {
+            return Ok(Err("is stored twice, in Secrets and in ConfigMaps: which one runs is not known".to_owned()));
+        }
+        let words: Vec<(u32, &str)> = revisions.iter().map(|of| (of.number, of.status.as_str())).collect();
+        let number = governing(&words);
+        let Some(revision) = revisions.iter().find(|revision| Some(revision.number) == number) else {
+            return Ok(Err("has no revision".to_owned()));
+        };
+        let payload = self.api_server.fetch_helm_payload(&self.namespace, revision).await?;
+        Ok(payload.ok_or_else(|| "holds no release".to_owned()).and_then(|payload| decode(&payload)))
+    }
+
+    /// Labels the Job, by which its adoption is allowed, and then makes the `TaskRun`.
+    async fn apply(&self, entry: Entry, task_run: &TaskRun) -> Result<Entry, Error> {
+        if let Some((job, uid)) = task_run.adoption().and_then(|adoption| Some((adoption.job, adoption.uid?))) {
+            let task = task_run.spec.run_id().task();
+            let labels = [(TASK_LABEL.to_owned(), task), (TASK_RUN_LABEL.to_owned(), task_run.name_any())];
+            self.api_server.label_job(&self.namespace, job, uid, &BTreeMap::from(labels)).await?;
+        }
+        self.api_server.create_task_run(&self.namespace, task_run).await?;
+        let (differences, _) = self.compare(task_run).await?;
+        Ok(match differences.is_empty() {
+            true => entry.done(Action::Created),
+            false => entry.because(Action::Failed, &differences.join("; ")),
+        })
+    }
+
+    async fn verify(&self, mut entry: Entry, expected: &TaskRun) -> Result<Entry, Error> {
+        let (differences, unknown) = self.compare(expected).await?;
+        unknown.iter().for_each(|unknown| entry.note(unknown));
+        Ok(match differences.is_empty() {
+            true => entry.done(Action::Verified),
+            false => entry.because(Action::Failed, &differences.join("; ")),
+        })
+    }
+
+    /// What the stored TaskRun says otherwise, and what is not known of it.
+    async fn compare(&self, expected: &TaskRun) -> Result<(Vec<String>, Option<String>), Error> {
+        let name = expected.name_any();
+        let Some(live) = self.api_server.fetch::<TaskRun>(&self.namespace, &name).await? else {
+            return Ok((vec![format!("TaskRun {name} is gone")], None));
+        };
+        let first = live.spec.run_id_of(1).to_string();
+        let first = match live.spec.context_version {
+            1 => None,
+            _ => self.api_server.fetch::<ConfigMap>(&self.namespace, &first).await?,
+        };
+        let files = first.and_then(|first| first.data);
+        let run = live.status.as_ref().and_then(|status| status.run(1));
+        let unknown = match run.map(|run| run.outcome.map(|outcome| outcome.as_str())) {
+            None => Some("the operator has not recorded version 1 yet".to_owned()),
+            Some(Some("Unknown")) => Some("how version 1 ended is not known: its Job was gone".to_owned()),
+            Some(_) => None,
+        };
+        Ok((verify(expected, &live, files.as_ref()), unknown))
+    }
+
+    /// Deletes what Helm and the predecessor have left of a release, its record last.
+    async fn delete(&self, entry: Entry, expected: &TaskRun, row: &Row, look: &Look) -> Result<Entry, Error> {
+        let mut entry = self.verify(entry, expected).await?;
+        let live = look.seen.task_runs.get(&expected.name_any());
+        let run = live.and_then(|live| live.status.as_ref()?.run(1));
+        let goes_on = row.job.as_ref().is_some_and(|job| matches!(job.state, JobState::Running | JobState::Suspended));
+        if entry.action != Action::Verified {
+            return Ok(entry);
+        }
+        if goes_on || run.is_none_or(|run| run.outcome.is_none()) {
+            return Ok(
+                entry.because(Action::Skipped, "its Job goes on, or its end is not recorded yet: run this again later")
+            );
+        }
+        let release =
+            look.seen.releases.iter().find(|(name, _)| *name == row.release).and_then(|(_, of)| of.as_ref().ok());
+        for object in release.into_iter().flat_map(|release| &release.objects) {
+            let Object { api_version, kind, name, namespace, keep } = object;
+            if *keep
+                || KEPT_KINDS.contains(&kind.as_str())
+                || namespace.as_ref().is_some_and(|of| *of != self.namespace)
+            {
+                entry.note(&format!("{kind} {name} is kept"));
+                continue;
+            }
+            let object = (api_version.as_str(), kind.as_str(), name.as_str());
+            if let Err(error) = self.api_server.delete_helm_object(&self.namespace, &row.release, object).await {
+                return Ok(entry.because(Action::Failed, &format!("{kind} {name}: {error}")));
+            }
+        }
+        let needs = release.map(|release| needs(release, &self.mapping)).unwrap_or_default();
+        let config_map = needs.config_map.and_then(|name| look.seen.config_maps.get(&name));
+        let mut revisions = look.revisions.get(&row.release).cloned().unwrap_or_default();
+        revisions.sort_by_key(|revision| revision.number);
+        for revision in &revisions {
+            self.api_server.delete_helm_revision(&self.namespace, revision).await?;
+        }
+        if let Some(config_map) = config_map {
+            self.api_server.delete_as_seen::<ConfigMap>(&self.namespace, &config_map.metadata).await?;
+        }
+        Ok(entry.done(Action::Deleted))
+    }
+
+    /// The predecessor's ConfigMaps that belong to no release.
+    async fn orphans(&self, look: &Look) -> Result<Vec<String>, Error> {
+        let is_needed = |name: &String| look.seen.config_maps.contains_key(name);
+        let mut found = self.api_server.list_predecessor_config_maps(&self.namespace).await?;
+        found.retain(|name| !is_needed(name));
+        Ok(found)
+    }
+}
