@@ -15,6 +15,7 @@ dev: ## the same, left running for kubectl until Ctrl-C
 
 test: ## all tests, those against a real control plane too
 	@tests/control-plane/build.sh >/dev/null
+	@tests/control-plane/build.sh helm >/dev/null
 	@tests/schemathesis/build.sh >/dev/null
 	cargo test --locked
 

@@ -5,7 +5,7 @@
 
 use crate::client::{ApiServer, Driver, Error, Revision};
 use crate::clock::now;
-use crate::crd::{Agent, TASK_LABEL, TASK_RUN_LABEL, TaskNames, TaskRun};
+use crate::crd::{Agent, Outcome, TASK_LABEL, TASK_RUN_LABEL, TaskNames, TaskRun};
 use crate::helm::{
     Action, Entry, JobState, Mapping, Object, Release, Row, Seen, Verdict, decode, governing, judge, needs, verify,
 };
@@ -158,7 +158,9 @@ impl Migration {
 
     async fn verify(&self, mut entry: Entry, expected: &TaskRun) -> Result<Entry, Error> {
         let (differences, unknown) = self.compare(expected).await?;
-        unknown.iter().for_each(|unknown| entry.note(unknown));
+        if let Some(unknown) = unknown {
+            entry.note(&unknown);
+        }
         Ok(match differences.is_empty() {
             true => entry.done(Action::Verified),
             false => entry.because(Action::Failed, &differences.join("; ")),
@@ -178,7 +180,7 @@ impl Migration {
         };
         let files = first.and_then(|first| first.data);
         let run = live.status.as_ref().and_then(|status| status.run(1));
-        let unknown = match run.map(|run| run.outcome.map(|outcome| outcome.as_str())) {
+        let unknown = match run.map(|run| run.outcome.map(Outcome::as_str)) {
             None => Some("the operator has not recorded version 1 yet".to_owned()),
             Some(Some("Unknown")) => Some("how version 1 ended is not known: its Job was gone".to_owned()),
             Some(_) => None,

@@ -8,6 +8,7 @@ mod admission;
 mod api;
 mod certificates;
 mod flood;
+mod helm;
 mod hostile;
 mod kept;
 mod leader;

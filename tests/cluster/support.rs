@@ -7,6 +7,7 @@ use kube::core::GroupVersionKind;
 use kube::{Api, Client, Config};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -118,7 +119,7 @@ impl Cluster {
     }
 
     /// A program that is admin here.
-    pub fn command(&self, program: &str) -> Command {
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
         command.env("KUBECONFIG", &self.kubeconfig).env("KUBECACHEDIR", self.folder.join("kubectl-cache"));
         command
@@ -214,9 +215,19 @@ fn launch(binaries: &Path, folder: &Path, apiserver_args: &[&str]) -> (Child, Pa
 
 /// The folder of the control plane's executables, built where they are not yet.
 pub fn build_control_plane() -> PathBuf {
-    let build = Command::new("tests/control-plane/build.sh").current_dir(ROOT).stderr(Stdio::inherit()).output();
+    build(&[])
+}
+
+/// The same for Helm 3 and 4.
+pub fn build_helm() -> PathBuf {
+    build(&["helm"])
+}
+
+fn build(what: &[&str]) -> PathBuf {
+    let mut build = Command::new("tests/control-plane/build.sh");
+    let build = build.args(what).current_dir(ROOT).stderr(Stdio::inherit()).output();
     let build = build.expect("tests/control-plane/build.sh is there");
-    assert!(build.status.success(), "the control plane could not be built");
+    assert!(build.status.success(), "it could not be built");
     PathBuf::from(String::from_utf8(build.stdout).expect("a path").trim())
 }
 

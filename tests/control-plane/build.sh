@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Builds etcd, kube-apiserver, kube-controller-manager, kube-scheduler, kwok, the launcher that runs them and kstatus, from
-# the versions pinned here, into a cache folder outside the clone. Prints that folder's path on stdout, all else on stderr.
-# usage: build.sh
+# Builds etcd, kube-apiserver, kube-controller-manager, kube-scheduler, kwok, the launcher that runs them and kstatus, or
+# else Helm 3 and 4, from the versions pinned here, into a cache folder outside the clone. Prints that folder's path on
+# stdout, all else on stderr.
+# usage: build.sh [helm]
 # env:   TASKRUN_OPERATOR_CACHE  where to keep what is built (default ${XDG_CACHE_HOME:-~/.cache}/taskrun-operator)
 #        KUBEBUILDER_ASSETS      a folder whose executables are used instead of built ones, as far as it has them
 set -euo pipefail
@@ -17,9 +18,15 @@ hash() { sha256sum | cut -c1-12; }
 command -v go >/dev/null || { say "go is not on PATH; install Go $(sed -n 's/^go //p' go.mod) or newer"; exit 1; }
 [ -z "$assets" ] || [ -d "$assets" ] || { say "KUBEBUILDER_ASSETS is not a folder: $assets"; exit 1; }
 toolchain=$(go version)
-folder=$cache/control-plane-$({ sha256sum go.mod go.sum */go.mod */go.sum */*.go launcher/*.yaml build.sh 2>/dev/null || true; echo "$toolchain $assets"; } | hash)
+what=${1:-control-plane}
+case $what in
+control-plane) names="$components control-plane kstatus" ;;
+helm) names="helm3 helm4" ;;
+*) say "usage: build.sh [helm]"; exit 1 ;;
+esac
+folder=$cache/$what-$({ sha256sum go.mod go.sum */go.mod */go.sum */*.go launcher/*.yaml build.sh 2>/dev/null || true; echo "$toolchain $assets"; } | hash)
 
-complete() { for name in $components control-plane kstatus; do [ -x "$folder/$name" ] || return 1; done; }
+complete() { for name in $names; do [ -x "$folder/$name" ] || return 1; done; }
 if complete; then echo "$folder"; exit; fi
 
 mkdir -p "$cache/executables"
@@ -41,7 +48,7 @@ build() {
   key=$(cd "$module" && { cat go.mod go.sum 2>/dev/null || true; [ "$package" != . ] || cat ./*.go ./*.yaml 2>/dev/null || true; echo "$ldflags $toolchain"; } | hash)
   if [ ! -x "$cache/executables/$name-$key" ]; then
     if [ -z "${announced:-}" ]; then
-      say "building into $cache; the first time takes 8 to 10 minutes on two cores, later ones seconds"; announced=1
+      say "building into $cache; the first time takes 8 to 10 minutes (Helm 5) on two cores, later ones seconds"; announced=1
     fi
     say "$name: building"
     : >"$work/log"
@@ -62,16 +69,23 @@ kubernetes() {
   build "$1" . "k8s.io/kubernetes/cmd/$1" "-X $version.gitVersion=$tag -X $version.gitMajor=1 -X $version.gitMinor=$(cut -d. -f2 <<<"$tag") -X $version.gitTreeState=clean"
 }
 
-build control-plane launcher .
-build kstatus kstatus .
-for name in $components; do
+helm() {
+  local module=helm.sh/helm/v$1 tag
+  tag=$(sed -n "s|^\t$module \(v[0-9.]*\).*|\1|p" "helm$1/go.mod")
+  build "helm$1" "helm$1" "$module/cmd/helm" "-X $module/internal/version.version=$tag"
+}
+
+for name in $names; do
   if [ -n "$assets" ] && [ -x "$assets/$name" ]; then
     say "$name: taken from KUBEBUILDER_ASSETS"
     ln -s "$assets/$name" "$work/$name"
     continue
   fi
-  [ -z "$assets" ] || say "$name: not in KUBEBUILDER_ASSETS, the pinned version is used"
+  [[ -z "$assets" || " $components " != *" $name "* ]] || say "$name: not in KUBEBUILDER_ASSETS, the pinned version is used"
   case $name in
+  control-plane) build control-plane launcher . ;;
+  kstatus) build kstatus kstatus . ;;
+  helm*) helm "${name#helm}" ;;
   etcd) build etcd etcd go.etcd.io/etcd/server/v3 ;;
   kwok) build kwok kwok sigs.k8s.io/kwok/cmd/kwok ;;
   *) kubernetes "$name" ;;
