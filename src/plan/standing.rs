@@ -101,9 +101,11 @@ impl Standing {
         let run = count_attempts(run, &pods);
         let name = job.name_any();
         if let Some((outcome, condition)) = outcome(job) {
-            // cancelling sets this deadline, and may have been lifted since
+            // cancelling sets this deadline, and may have been lifted since; an adopted Job may always have had it
             let deadline = job.spec.as_ref().and_then(|spec| spec.active_deadline_seconds);
-            let is_cancelled = deadline == Some(1) && condition.reason.as_deref() == Some("DeadlineExceeded");
+            let is_ours = observed.task_run.spec.cancel == Some(true) || !observed.task_run.is_adopted(&run);
+            let is_cancelled =
+                is_ours && deadline == Some(1) && condition.reason.as_deref() == Some("DeadlineExceeded");
             let (outcome, message) = match outcome {
                 _ if is_cancelled => (Outcome::Cancelled, format!("cancelled; {AFTER_CANCEL}")),
                 Outcome::Succeeded => (outcome, last_word(&pods).unwrap_or_else(|| format!("Job {name} succeeded"))),

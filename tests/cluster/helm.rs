@@ -4,7 +4,7 @@
 //! or one without compression, which Helm reads but no longer writes, one that Helm made is changed
 //! ([`Stored::rewrite`]).
 
-mod releases;
+pub mod releases;
 
 use crate::support::{Cluster, Namespace, Output, build_helm};
 use base64::Engine;

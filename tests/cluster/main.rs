@@ -16,6 +16,7 @@ mod life;
 #[path = "../rollout/line.rs"]
 #[expect(dead_code, reason = "tests/rollout uses all of it")]
 mod line;
+mod migration;
 mod outage;
 mod plugin;
 mod queue;

@@ -117,6 +117,15 @@ fn a_cancel_ends_it_and_keeps_it() {
 }
 
 #[test]
+fn one_that_had_a_second_was_not_cancelled() {
+    let (mut operator, mut world) = adopted();
+    world.touch_job(HELM_JOB, |job| job.spec.as_mut().unwrap().active_deadline_seconds = Some(1));
+    end_pod_of_job(&mut world);
+    settle(&mut operator, &mut world);
+    assert_eq!(outcomes(&world), [(1, Some(Outcome::Failed))]);
+}
+
+#[test]
 fn it_is_not_ours_to_suspend_to_resume_or_to_delete() {
     let (mut operator, mut world) = adopted();
     world.edit(|task_run| task_run.spec.suspend = Some(true));
