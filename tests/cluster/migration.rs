@@ -1,6 +1,6 @@
 //! Leaving Helm: releases of real Helm become TaskRuns, and no agent is killed, doubled or forgotten.
 
-use crate::helm::releases::{Fixture, Job, KEY, Kind, create_claim, sixty, start_task};
+use crate::helm::releases::{Fixture, Job, KEY, Kind, create_claim, files, sixty, start_task, values};
 use crate::helm::{Driver, Helm};
 use crate::support::{Cluster, Namespace, Operator, Output, PATIENCE, agent};
 use base64::Engine;
@@ -413,4 +413,68 @@ async fn a_migration_that_is_killed_anywhere_goes_on_the_next_time() {
     // of a request whose sender was killed the log may say that it failed
     assert_eq!(names.len(), names.iter().collect::<BTreeSet<_>>().len(), "none was made twice");
     drop(operator);
+}
+
+/// Each service numbers its own tasks, charts are not quite the same, and the predecessor goes on making releases.
+#[test]
+fn services_with_the_same_numbers_move_by_service_and_odd_charts_by_a_mapping() {
+    let cluster = Cluster::start();
+    cluster.install();
+    let _operator = Operator::start(&cluster, &["--task-names=by-service"]);
+    let ns = cluster.namespace(&json!({}));
+    create_claim(&ns, "shared-workspace");
+    let until_told = json!({"kwok.test/run-for": "until-told"});
+    let mover = Mover::new(&ns);
+    assert_eq!(mover.report(&[]).1, NOTHING_TO_DO);
+    let [auth, billing] = ["auth", "billing"].map(|service| start_task(&ns, Helm::V4, "7", service, &until_told));
+    let (plan, code) = mover.report(&["--apply"]);
+    assert_eq!(
+        (&plan[&auth]["action"], &plan[&billing]["action"], code),
+        (&json!("skipped"), &json!("skipped"), SKIPPED)
+    );
+
+    let by_service = ["--apply", "--task-names=by-service"];
+    let (report, code) = mover.report(&by_service);
+    assert_eq!(
+        (&report[&auth]["taskRun"], &report[&billing]["taskRun"]),
+        (&json!("auth-task-7"), &json!("billing-task-7"))
+    );
+    assert_eq!(code, Some(0));
+    for release in [&auth, &billing] {
+        let task_run = ns.wait_phase(&format!("taskrun/{release}"), 1, "Running");
+        assert_eq!(task_run["status"]["jobName"], format!("{release}-claude-code"));
+    }
+
+    // weeks later: a release that calls things otherwise
+    ns.create(&files("odd", &json!("8"), "auth")).ok();
+    let mut values = values(&json!(""), "", &until_told);
+    values["task"] = json!({"number": 8, "of": "auth", "files": "odd", "branch": "next"});
+    values["job"]["taskId"] = json!("");
+    values["job"]["microservice"] = json!("");
+    values["taskConfigMapName"] = json!("");
+    Helm::V3.install(&ns, "odd", &values).ok();
+    let (report, code) = mover.report(&by_service);
+    assert_eq!(
+        (&report["odd"]["action"], &report[&auth]["action"], code),
+        (&json!("skipped"), &json!("migrated"), SKIPPED)
+    );
+    let printed = mover.run(&["--print-mapping"]).ok();
+    let mapping = cluster.file("mapping.yaml");
+    std::fs::write(&mapping, &printed).expect("a file");
+    let with_mapping = [by_service.as_slice(), &["--mapping", mapping.to_str().expect("a path")]].concat();
+    assert_eq!(mover.report(&with_mapping).0, report, "what is printed is what is used");
+    let ours = "{taskId: [task.number], serviceName: [task.of], configMap: [task.files], env: {BRANCH: [task.branch]}, files: {design-spec.md: design.md}}";
+    std::fs::write(&mapping, ours).expect("a file");
+    let (report, _) = mover.report(&with_mapping);
+    assert_eq!(report["odd"]["action"], "created", "{}", report["odd"]);
+    let spec = ns.wait_phase("taskrun/auth-task-8", 1, "Running")["spec"].clone();
+    assert_eq!(spec["env"], json!([{"name": "BRANCH", "value": "next"}]));
+    assert_eq!(spec["markdownFiles"][0]["filename"], "design.md");
+
+    std::fs::write(&mapping, "taskIds: [a]").expect("a file");
+    let refused = mover.run(&with_mapping);
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.stderr.contains("taskIds") && refused.stderr.contains("mapping.yaml"), "{}", refused.stderr);
+    let both = mover.run(&["--apply", "--verify"]);
+    assert_eq!(both.code, Some(2), "{}", both.stderr);
 }
