@@ -61,6 +61,37 @@ pub struct Report {
     pub orphan_config_maps: Vec<String>,
 }
 
+/// What became of a TaskRun's first version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum First {
+    NotRecorded,
+    GoesOn,
+    Over,
+    Unknown,
+}
+
+impl First {
+    fn of(live: &TaskRun) -> Self {
+        let runs = live.status.as_ref().map(|status| status.runs.as_slice()).unwrap_or_default();
+        match runs.first() {
+            None => Self::NotRecorded,
+            Some(run) if run.context_version == 1 && run.outcome.is_none() => Self::GoesOn,
+            Some(run) if run.context_version == 1 && run.outcome == Some(Outcome::Unknown) => Self::Unknown,
+            // or its history has no place for it any more
+            Some(_) => Self::Over,
+        }
+    }
+
+    /// What is not known.
+    fn unknown(self) -> Option<&'static str> {
+        match self {
+            Self::NotRecorded => Some("the operator has not recorded version 1 yet"),
+            Self::Unknown => Some("how version 1 ended is not known: its Job was gone"),
+            Self::GoesOn | Self::Over => None,
+        }
+    }
+}
+
 /// What is known of a namespace, and what is to be done with each release.
 struct Look {
     seen: Seen,
@@ -83,11 +114,18 @@ impl Migration {
                 (Step::Verify | Step::Delete, Verdict::Create(_)) => {
                     Ok(entry.clone().because(Action::Skipped, "is not migrated yet"))
                 }
-                (Step::Verify, Verdict::Migrated(expected)) => self.verify(entry.clone(), expected).await,
+                (Step::Verify, Verdict::Migrated(expected)) => {
+                    self.compare(entry.clone(), expected, Action::Verified).await.map(|(entry, _)| entry)
+                }
                 (Step::Delete, Verdict::Migrated(expected)) => self.delete(entry.clone(), expected, row, &look).await,
                 _ => Ok(entry.clone()),
             };
-            releases.push(done.unwrap_or_else(|error| entry.because(Action::Failed, &error.to_string())));
+            releases.push(done.unwrap_or_else(|error| match error {
+                Error::Conflict(what) => {
+                    entry.because(Action::Failed, &format!("changed in the meantime, run this again: {what}"))
+                }
+                error => entry.because(Action::Failed, &error.to_string()),
+            }));
         }
         let orphan_config_maps = self.orphans(&look).await?;
         Ok(Report { namespace: self.namespace.clone(), step, releases, orphan_config_maps })
@@ -149,58 +187,41 @@ impl Migration {
             self.api_server.label_job(&self.namespace, job, uid, &BTreeMap::from(labels)).await?;
         }
         self.api_server.create_task_run(&self.namespace, task_run).await?;
-        let (differences, _) = self.compare(task_run).await?;
-        Ok(match differences.is_empty() {
-            true => entry.done(Action::Created),
-            false => entry.because(Action::Failed, &differences.join("; ")),
-        })
+        Ok(self.compare(entry, task_run, Action::Created).await?.0)
     }
 
-    async fn verify(&self, mut entry: Entry, expected: &TaskRun) -> Result<Entry, Error> {
-        let (differences, unknown) = self.compare(expected).await?;
-        if let Some(unknown) = unknown {
-            entry.note(&unknown);
-        }
-        Ok(match differences.is_empty() {
-            true => entry.done(Action::Verified),
-            false => entry.because(Action::Failed, &differences.join("; ")),
-        })
-    }
-
-    /// What the stored TaskRun says otherwise, and what is not known of it.
-    async fn compare(&self, expected: &TaskRun) -> Result<(Vec<String>, Option<String>), Error> {
+    /// Does what `done` says if the stored `TaskRun` is what it was to be; and what became of version 1.
+    async fn compare(&self, mut entry: Entry, expected: &TaskRun, done: Action) -> Result<(Entry, First), Error> {
         let name = expected.name_any();
         let Some(live) = self.api_server.fetch::<TaskRun>(&self.namespace, &name).await? else {
-            return Ok((vec![format!("TaskRun {name} is gone")], None));
+            return Ok((entry.because(Action::Failed, &format!("TaskRun {name} is gone")), First::NotRecorded));
         };
-        let first = live.spec.run_id_of(1).to_string();
-        let first = match live.spec.context_version {
+        let first_files = match live.spec.context_version {
             1 => None,
-            _ => self.api_server.fetch::<ConfigMap>(&self.namespace, &first).await?,
+            _ => self.api_server.fetch::<ConfigMap>(&self.namespace, &live.spec.run_id_of(1).to_string()).await?,
         };
-        let files = first.and_then(|first| first.data);
-        let run = live.status.as_ref().and_then(|status| status.run(1));
-        let unknown = match run.map(|run| run.outcome.map(Outcome::as_str)) {
-            None => Some("the operator has not recorded version 1 yet".to_owned()),
-            Some(Some("Unknown")) => Some("how version 1 ended is not known: its Job was gone".to_owned()),
-            Some(_) => None,
+        let first = First::of(&live);
+        if done != Action::Created {
+            entry.notes.extend(first.unknown().map(str::to_owned));
+        }
+        let differences = verify(expected, &live, first_files.and_then(|first| first.data).as_ref());
+        let entry = match differences.is_empty() {
+            true => entry.done(done),
+            false => entry.because(Action::Failed, &differences.join("; ")),
         };
-        Ok((verify(expected, &live, files.as_ref()), unknown))
+        Ok((entry, first))
     }
 
     /// Deletes what Helm and the predecessor have left of a release, its record last.
     async fn delete(&self, entry: Entry, expected: &TaskRun, row: &Row, look: &Look) -> Result<Entry, Error> {
-        let mut entry = self.verify(entry, expected).await?;
-        let live = look.seen.task_runs.get(&expected.name_any());
-        let run = live.and_then(|live| live.status.as_ref()?.run(1));
-        let goes_on = row.job.as_ref().is_some_and(|job| matches!(job.state, JobState::Running | JobState::Suspended));
+        let (mut entry, first) = self.compare(entry, expected, Action::Verified).await?;
         if entry.action != Action::Verified {
             return Ok(entry);
         }
-        if goes_on || run.is_none_or(|run| run.outcome.is_none()) {
-            return Ok(
-                entry.because(Action::Skipped, "its Job goes on, or its end is not recorded yet: run this again later")
-            );
+        let is_live = row.job.as_ref().is_some_and(|job| matches!(job.state, JobState::Running | JobState::Suspended));
+        if is_live || matches!(first, First::NotRecorded | First::GoesOn) {
+            let why = "its Job goes on, or its end is not recorded yet: run this again later";
+            return Ok(entry.because(Action::Skipped, why));
         }
         let release =
             look.seen.releases.iter().find(|(name, _)| *name == row.release).and_then(|(_, of)| of.as_ref().ok());
@@ -214,8 +235,12 @@ impl Migration {
                 continue;
             }
             let object = (api_version.as_str(), kind.as_str(), name.as_str());
-            if let Err(error) = self.api_server.delete_helm_object(&self.namespace, &row.release, object).await {
-                return Ok(entry.because(Action::Failed, &format!("{kind} {name}: {error}")));
+            // one that was made since is another agent's
+            let uid = row.job.as_ref().filter(|_| kind == "Job").map(|job| job.uid.as_deref().unwrap_or_default());
+            match self.api_server.delete_helm_object(&self.namespace, &row.release, object, uid).await {
+                Ok(None) => {}
+                Ok(Some(why)) => entry.note(&format!("{kind} {name} is kept: {why}")),
+                Err(error) => return Ok(entry.because(Action::Failed, &format!("{kind} {name}: {error}"))),
             }
         }
         let needs = release.map(|release| needs(release, &self.mapping)).unwrap_or_default();

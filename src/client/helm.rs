@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::GroupVersionKind;
-use kube::discovery::pinned_kind;
+use kube::discovery::{Scope, pinned_kind};
 use kube::{Api, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -186,32 +186,39 @@ impl ApiServer {
         bounded(api.create(&params, &object)).await.map(|_| ())
     }
 
-    /// Deletes an object that Helm has made for this release, and no other; returns whether it was there.
+    /// Deletes an object that Helm has made for this release; returns why it stays, where it does.
     ///
     /// # Errors
-    /// See [`Error`]: a conflict where it belongs to somebody else, or is no kind of a namespace.
+    /// See [`Error`]: a conflict where it must have a uid and has another.
     pub async fn delete_helm_object(
         &self,
         namespace: &str,
         release: &str,
         (api_version, kind, name): (&str, &str, &str),
-    ) -> Result<bool, Error> {
+        uid: Option<&str>,
+    ) -> Result<Option<&'static str>, Error> {
         let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
         let kind = GroupVersionKind::gvk(group, version, kind);
-        let (resource, _) = match bounded(pinned_kind(&self.client, &kind)).await {
+        let (resource, capabilities) = match bounded(pinned_kind(&self.client, &kind)).await {
             // the API that it was of is gone, and all objects with it
-            Err(Error::Call(kube::Error::Api(status))) if status.code == 404 => return Ok(false),
-            Err(Error::Call(kube::Error::Discovery(_))) => return Ok(false),
+            Err(Error::Call(kube::Error::Api(status))) if status.code == 404 => return Ok(None),
+            Err(Error::Call(kube::Error::Discovery(_))) => return Ok(None),
             other => other?,
         };
+        if capabilities.scope == Scope::Cluster {
+            return Ok(Some("it is of no namespace"));
+        }
         let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &resource);
-        let Some(found) = bounded(api.get_metadata_opt(name)).await? else { return Ok(false) };
+        let Some(found) = bounded(api.get_metadata_opt(name)).await? else { return Ok(None) };
         if found.annotations().get(RELEASE_ANNOTATION).is_none_or(|of| of != release) {
-            return Err(Error::Conflict(format!("{} {name} is not this release's", resource.kind)));
+            return Ok(Some("it is not this release's"));
+        }
+        if uid.is_some() && found.metadata.uid.as_deref() != uid {
+            return Err(Error::Conflict(format!("{} {name} is another one now", resource.kind)));
         }
         let preconditions = Preconditions { uid: found.metadata.uid, resource_version: None };
         let params = DeleteParams::background().preconditions(preconditions);
-        was_there(bounded(api.delete(name, &params)).await)
+        was_there(bounded(api.delete(name, &params)).await).map(|_| None)
     }
 
     /// Names of the ConfigMaps that the predecessor made.
