@@ -256,11 +256,19 @@ impl Migration {
         Ok(entry.done(Action::Deleted))
     }
 
-    /// The predecessor's ConfigMaps that belong to no release.
+    /// The predecessor's ConfigMaps that belong to no release, not even to one that cannot be read or is of a chart
+    /// that the mapping does not name.
     async fn orphans(&self, look: &Look) -> Result<Vec<String>, Error> {
-        let is_needed = |name: &String| look.seen.config_maps.contains_key(name);
-        let mut found = self.api_server.list_predecessor_config_maps(&self.namespace).await?;
-        found.retain(|name| !is_needed(name));
-        Ok(found)
+        let found = self.api_server.list_predecessor_config_maps(&self.namespace).await?;
+        let mut names = vec![];
+        for found in found {
+            let (name, labels) = (found.name.unwrap_or_default(), found.labels.unwrap_or_default());
+            let task = labels.get("service").zip(labels.get("task-id")).map(|(of, id)| format!("{of}-task-{id}"));
+            let is_of = |release: &String| task.as_ref() == Some(release) || name.starts_with(&format!("{release}-"));
+            if !look.seen.config_maps.contains_key(&name) && !look.revisions.keys().any(is_of) {
+                names.push(name);
+            }
+        }
+        Ok(names)
     }
 }

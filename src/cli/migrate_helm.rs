@@ -114,8 +114,8 @@ fn tabulate(report: &Report) -> String {
     if report.releases.is_empty() {
         lines.push(format!("no Helm releases in namespace {}", report.namespace));
     }
-    let orphans = report.orphan_config_maps.iter();
-    lines.extend(orphans.map(|name| format!("ConfigMap {name} belongs to no release: delete it if nobody needs it")));
+    let left = "belongs to no release: it may be all that is left of a task; delete it if nobody needs it";
+    lines.extend(report.orphan_config_maps.iter().map(|name| format!("ConfigMap {name} {left}")));
     if report.step == Step::Plan && report.releases.iter().any(|entry| entry.action == Action::Create) {
         lines.push("nothing was written: --apply makes the TaskRuns".to_owned());
     }

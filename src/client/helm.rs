@@ -221,14 +221,13 @@ impl ApiServer {
         was_there(bounded(api.delete(name, &params)).await).map(|_| None)
     }
 
-    /// Names of the ConfigMaps that the predecessor made.
+    /// The metadata of the ConfigMaps that the predecessor made.
     ///
     /// # Errors
     /// See [`Error`].
-    pub async fn list_predecessor_config_maps(&self, namespace: &str) -> Result<Vec<String>, Error> {
+    pub async fn list_predecessor_config_maps(&self, namespace: &str) -> Result<Vec<ObjectMeta>, Error> {
         let theirs = ListParams::default().labels("managed-by=orchestrator");
-        let found = self.list_all_metadata::<ConfigMap>(namespace, theirs).await?;
-        Ok(found.into_iter().filter_map(|found| found.name).collect())
+        self.list_all_metadata::<ConfigMap>(namespace, theirs).await
     }
 }
 

@@ -23,8 +23,11 @@ pub fn needs(release: &Release, mapping: &Mapping) -> Needs {
     if !mapping.charts.contains(&release.chart.name) {
         return Needs::default();
     }
+    // that of a task which cannot be read is needed all the same: nobody may take it for one that is left over
+    let said = || mapping::read(&release.values, &mapping.config_map).ok()?.map(|(_, name)| name);
+    let config_map = TaskValues::read(release, mapping).ok().map(|task| task.config_map).or_else(said);
     Needs {
-        config_map: TaskValues::read(release, mapping).ok().map(|task| task.config_map),
+        config_map: config_map.filter(|name| is_subdomain(name)),
         job: job_of(release).ok().map(|job| job.name.clone()),
     }
 }

@@ -161,6 +161,10 @@ fn suspended(before: &TaskRun, after: &TaskRun) -> String {
     let present = after.spec.context_version;
     match phase(after) {
         _ if is_unchanged(before, after) => "unchanged: it is suspended already".to_owned(),
+        _ if follows_adopted(after) => {
+            "suspended, but the Job that was adopted goes on: `cancel` ends it; no other version starts until resumed"
+                .to_owned()
+        }
         Some(Phase::Running) => format!("suspended: the pod of version {present} ends, and it goes on when resumed"),
         Some(Phase::Succeeded | Phase::Failed) => {
             format!("suspended: version {present} had ended before, and the next one starts when resumed")
@@ -190,6 +194,12 @@ fn is_unchanged(before: &TaskRun, after: &TaskRun) -> bool {
 fn phase(task_run: &TaskRun) -> Option<Phase> {
     let status = task_run.status.as_ref()?;
     status.phase.filter(|_| status.context_version == Some(task_run.spec.context_version))
+}
+
+/// Whether what goes on is somebody else's Job, which `suspend` leaves alone.
+fn follows_adopted(task_run: &TaskRun) -> bool {
+    let mut runs = task_run.status.iter().flat_map(|status| &status.runs);
+    task_run.adoption().is_some() || runs.any(|run| run.outcome.is_none() && task_run.is_adopted(run))
 }
 
 fn held(task_run: &TaskRun) -> &'static str {
@@ -238,6 +248,10 @@ mod tests {
         cancel.spec.cancel = Some(true);
         assert_eq!(cancelled(&before, &cancel), "cancelled: version 4 ends for good");
         assert_eq!(cancelled(&cancel, &cancel), "unchanged: it is cancelled already");
+        let mut adopted = task_run(4, "Running");
+        let run = json!({"contextVersion": 1, "jobName": "auth-task-7-claude-code"});
+        adopted.status.as_mut().expect("a status").runs = vec![serde_json::from_value(run).expect("a run")];
+        assert!(suspended(&before, &adopted).contains("adopted goes on"));
         let mut held = task_run(4, "Pending");
         held.spec.suspend = Some(true);
         assert!(run_again(&before, &held).ends_with("it is suspended, and starts when resumed"));

@@ -17,6 +17,7 @@ mod life;
 #[expect(dead_code, reason = "tests/rollout uses all of it")]
 mod line;
 mod migration;
+mod migration_role;
 mod outage;
 mod plugin;
 mod queue;

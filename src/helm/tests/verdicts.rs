@@ -39,6 +39,19 @@ fn an_agent_comes_from_the_values_or_the_mapping() {
 }
 
 #[test]
+fn the_files_of_a_release_that_cannot_be_read_are_needed_all_the_same() {
+    let mut json = stored();
+    json["config"]["agentName"] = "".into();
+    json["config"]["job"]["taskId"] = "1002".into();
+    let of = |json: &Value| {
+        needs(&decode(&pack(json.to_string().as_bytes())).expect("a release"), &Mapping::default()).config_map
+    };
+    assert_eq!(of(&json).as_deref(), Some(FILES));
+    json["config"]["taskConfigMapName"] = "no name".into();
+    assert_eq!(of(&json), None);
+}
+
+#[test]
 fn helms_status_tells_whether_to_go_on() {
     let with = |status: &str| row_with(|json| json["info"]["status"] = status.into());
     for goes_on in ["deployed", "failed", "superseded", "pending-install", "pending-upgrade", "pending-rollback"] {
