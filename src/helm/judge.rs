@@ -125,12 +125,13 @@ impl Judge<'_> {
             Status::Other(_) => return Err("has a status that is not known".to_owned()),
             Status::Deployed | Status::Superseded | Status::Failed | Status::Pending(_) => {}
         }
+        let job = self.job(release);
+        row.job = job.as_ref().ok().cloned();
         let task = TaskValues::read(release, self.mapping)?;
         row.service_name = Some(task.service_name.clone());
         row.task_run = Some(self.names.task_run(&task.service_name, task.task_id.into()));
         row.notes.clone_from(&task.notes);
-        let job = self.job(release)?;
-        row.job = Some(job.clone());
+        let job = job?;
         if job.state == JobState::Gone && self.is_being_installed(release) {
             return Err("is being installed: run this again later".to_owned());
         }
@@ -175,7 +176,9 @@ impl Judge<'_> {
             JobState::Running | JobState::Succeeded | JobState::Failed => {}
         }
         if !self.seen.agents.contains(agent) {
-            notes.push(format!("Agent {agent:?} is not there yet: new context waits until it is"));
+            notes.push(format!(
+                "Agent {agent:?} is not there: new context waits until it is, or the operator has a --default-agent"
+            ));
         }
         notes
     }
@@ -251,12 +254,16 @@ fn is_made_of(live: &TaskRun, expected: &TaskRun, job: &JobSeen) -> Result<(), S
     let adopted =
         annotation(live, ADOPTS).filter(|_| annotation(live, HELM_RELEASE) == annotation(expected, HELM_RELEASE));
     let Some(adopted) = adopted else {
-        return Err(format!("TaskRun {name} is there and was not made of this release"));
+        return Err(format!(
+            "TaskRun {name} is there and was not made of this release: which of the two is the task, people must say"
+        ));
     };
     let (job_name, uid) = adopted.split_once('/').map_or((&*adopted, None), |(name, uid)| (name, Some(uid)));
     // gone since is no difference; there again is one
     if job_name != job.name || (job.uid.is_some() && job.uid.as_deref() != uid) {
-        return Err(format!("was installed again after TaskRun {name} was made of it: its Job is another one now"));
+        return Err(format!(
+            "was installed again after TaskRun {name} was made of it: its Job is another one now; give it new context there instead"
+        ));
     }
     if live.metadata.deletion_timestamp.is_some() {
         return Err(format!("TaskRun {name} was made of it and is being deleted"));

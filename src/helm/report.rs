@@ -89,7 +89,7 @@ impl From<&Row> for Entry {
     }
 }
 
-/// For people: a line each, its reason and notes below. Other charts are only counted.
+/// For people: a line each, its reason and notes below; notes to several at the end. Other charts are only counted.
 #[must_use]
 pub fn table(entries: &[Entry]) -> String {
     let (others, tasks): (Vec<&Entry>, Vec<&Entry>) =
@@ -106,11 +106,20 @@ pub fn table(entries: &[Entry]) -> String {
     if !tasks.is_empty() {
         text.push(line(&lines[0]));
     }
+    let count = |note: &String| tasks.iter().filter(|entry| entry.notes.contains(note)).count();
+    let mut shared: Vec<&String> = vec![];
     for (entry, cells) in tasks.iter().zip(&lines[1..]) {
         text.push(line(cells));
         text.extend(entry.reason.iter().map(|reason| format!("{GAP}why: {reason}")));
-        text.extend(entry.notes.iter().map(|note| format!("{GAP}note: {note}")));
+        for note in &entry.notes {
+            match count(note) {
+                1 => text.push(format!("{GAP}note: {note}")),
+                _ if shared.contains(&note) => {}
+                _ => shared.push(note),
+            }
+        }
     }
+    text.extend(shared.iter().map(|note| format!("note to {} releases: {note}", count(note))));
     if !others.is_empty() {
         text.push(format!("{} of other charts, left alone", others.len()));
     }

@@ -4,7 +4,7 @@
 //! waits for its end. Who may write the Job says by a label that it is this task's: a TaskRun alone can take nobody's Job.
 
 use super::liveness::{is_finished, is_job_suspended, job_uid};
-use super::standing::Standing;
+use super::standing::{Standing, changed_by};
 use super::step::{Next, Plan, Step, end_job, label_pod};
 use super::{Observed, RECHECK, run_labels};
 use crate::crd::{Adoption, RunStatus, TASK_LABEL, TASK_RUN_LABEL, TASK_RUN_UID_LABEL, reason};
@@ -23,6 +23,7 @@ impl Observed {
             context_version: ADOPTED_VERSION,
             job_name: Some(adoption.job.to_owned()),
             job_uid: adoption.uid.map(ToOwned::to_owned),
+            changed_by: changed_by(self).filter(|_| self.task_run.spec.context_version == ADOPTED_VERSION),
             ..RunStatus::default()
         };
         let standing = match &self.adopted {

@@ -204,10 +204,15 @@ pub(super) fn over(run: &RunStatus) -> RunStatus {
     RunStatus { pod_uids: vec![], ..run.clone() }
 }
 
+/// The user who made the present version.
+pub(super) fn changed_by(observed: &Observed) -> Option<String> {
+    observed.task_run.annotations().get(CHANGED_BY).map(|user| cut(user, MAX_CHANGED_BY))
+}
+
 fn new_run(observed: &Observed) -> RunStatus {
     RunStatus {
         context_version: observed.task_run.spec.context_version,
-        changed_by: observed.task_run.annotations().get(CHANGED_BY).map(|user| cut(user, MAX_CHANGED_BY)),
+        changed_by: changed_by(observed),
         ..RunStatus::default()
     }
 }

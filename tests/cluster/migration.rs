@@ -31,6 +31,8 @@ const NOTHING_TO_DO: Option<i32> = Some(3);
 struct Mover<'a> {
     ns: &'a Namespace<'a>,
     kubeconfig: PathBuf,
+    /// ConfigMaps that belong to no release.
+    orphans: Value,
 }
 
 impl<'a> Mover<'a> {
@@ -39,7 +41,10 @@ impl<'a> Mover<'a> {
         let kubeconfig = ns.cluster.kubeconfig(&format!("mover-{}", ns.name), |kubeconfig| {
             kubeconfig["users"][0]["user"] = json!({"token": token});
         });
-        Self { ns, kubeconfig }
+        let is_orphan = |found: &Value| text(&found["metadata"]["name"]).starts_with("orphan");
+        let orphans =
+            ns.list("configmaps").into_iter().filter(is_orphan).map(|found| found["metadata"]["name"].clone());
+        Self { orphans: orphans.collect(), ns, kubeconfig }
     }
 
     fn command(&self, args: &[&str]) -> Command {
@@ -59,6 +64,7 @@ impl<'a> Mover<'a> {
         assert_eq!(output.stderr, "", "{args:?}");
         assert_silent(&output.stdout);
         let report: Value = serde_json::from_str(&output.stdout).expect("JSON");
+        assert_eq!(report["orphanConfigMaps"], self.orphans, "{args:?}");
         let releases = report["releases"].as_array().expect("releases").iter();
         (releases.map(|entry| (text(&entry["release"]).to_owned(), entry.clone())).collect(), output.code)
     }
