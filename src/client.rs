@@ -219,8 +219,13 @@ impl ApiServer {
                 self.delete::<Job>(namespace, name, pods_first, uid, resource_version.as_ref()).await
             }
             Step::PatchJob { name, patch } => self.patch::<Job>(namespace, name, patch).await,
-            Step::ReleasePod { name, patch } | Step::LabelPod { name, patch } => {
-                self.patch::<Pod>(namespace, name, patch).await
+            Step::ReleasePod { name, patch } => self.patch::<Pod>(namespace, name, patch).await,
+            Step::LabelPod { name, patch } => {
+                // the pod is found by its Job, too, while that is there: a policy may forbid the label
+                if let Err(error) = self.patch::<Pod>(namespace, name, patch).await {
+                    tracing::warn!(%error, pod = name, namespace, "failed to label a pod of an adopted Job");
+                }
+                Ok(())
             }
             Step::DeletePod { name, uid, resource_version } => {
                 self.delete::<Pod>(namespace, name, DeleteParams::background(), uid, resource_version.as_ref()).await

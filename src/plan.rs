@@ -22,7 +22,7 @@ mod tests;
 pub use agent::{build_trial_job, is_judged, judge_agent};
 pub use follow::is_suspended;
 pub use job::{build_claim, build_config_map, build_job, pods_of_job, task_selector};
-pub use liveness::{is_finished, is_owned, is_queued};
+pub use liveness::{is_finished, is_foreign, is_owned, is_queued};
 pub use status::Notice;
 pub use step::{Next, Plan, Step};
 

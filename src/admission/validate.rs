@@ -5,8 +5,8 @@
 
 use super::{Env, File, Spec, Subject, is_blank};
 use crate::crd::{
-    MAX_CONTENT_BYTES, MAX_ENV, MAX_FILENAME, MAX_FILES, MAX_OBJECT_BYTES, MAX_SERVICE_NAME, TaskNames, is_env_name,
-    is_filename, is_label, is_reserved_env_name, is_subdomain,
+    ADOPTS, Adoption, MAX_CONTENT_BYTES, MAX_ENV, MAX_FILENAME, MAX_FILES, MAX_OBJECT_BYTES, MAX_SERVICE_NAME,
+    TaskNames, is_env_name, is_filename, is_label, is_reserved_env_name, is_subdomain,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -83,6 +83,9 @@ impl Found {
             let right = names.task_run(service, id.unwrap_or_default());
             if new.metadata.name.as_deref() != Some(&right) && is_label(service) && id.is_some() {
                 self.add("metadata.name", format!("must be \"{right}\": one TaskRun a task"));
+            }
+            if new.annotation(ADOPTS).is_some_and(|text| !Adoption::of(text).is_legal()) {
+                self.add(format!("metadata.annotations[{ADOPTS}]"), "must be NAME/UID of a Job, or NAME");
             }
         }
     }

@@ -52,8 +52,8 @@ pub struct MigrateHelmArgs {
 #[derive(Args)]
 #[group(multiple = false)]
 struct StepArgs {
-    /// Make the TaskRuns that are not there yet, and compare each with its release, file by file. Without this and the
-    /// next two options: only say what would be done
+    /// Make the TaskRuns that are not there yet; each is read again and compared with its release, file by file. Without
+    /// this and the next two options: only say what would be done
     #[arg(long)]
     apply: bool,
 

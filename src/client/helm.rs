@@ -24,6 +24,8 @@ const OWNED_BY_HELM: &str = "owner=helm";
 const SECRET_TYPE: &str = "type=helm.sh/release.v1";
 /// Annotation on all that Helm makes: the release that it belongs to.
 const RELEASE_ANNOTATION: &str = "meta.helm.sh/release-name";
+/// The same for its namespace.
+const NAMESPACE_ANNOTATION: &str = "meta.helm.sh/release-namespace";
 /// Objects that are read at once.
 const AT_ONCE: usize = 8;
 
@@ -54,7 +56,9 @@ impl Revision {
     fn of(driver: Driver, metadata: ObjectMeta) -> Option<Self> {
         let labels = metadata.labels.clone().unwrap_or_default();
         let release = labels.get("name")?.clone();
-        let number = labels.get("version")?.parse().ok()?;
+        let number: u32 = labels.get("version")?.parse().ok()?;
+        // what is not called so is not Helm's
+        metadata.name.as_ref().filter(|name| **name == format!("sh.helm.release.v1.{release}.v{number}"))?;
         Some(Self { release, number, status: labels.get("status").cloned().unwrap_or_default(), driver, metadata })
     }
 }
@@ -210,7 +214,8 @@ impl ApiServer {
         }
         let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &resource);
         let Some(found) = bounded(api.get_metadata_opt(name)).await? else { return Ok(None) };
-        if found.annotations().get(RELEASE_ANNOTATION).is_none_or(|of| of != release) {
+        let says = |key: &str| found.annotations().get(key).map(String::as_str);
+        if says(RELEASE_ANNOTATION) != Some(release) || says(NAMESPACE_ANNOTATION) != Some(namespace) {
             return Ok(Some("it is not this release's"));
         }
         if uid.is_some() && found.metadata.uid.as_deref() != uid {
@@ -238,12 +243,15 @@ mod tests {
 
     #[test]
     fn a_revision_is_what_its_labels_say() {
-        let metadata =
-            |labels: Value| serde_json::from_value::<ObjectMeta>(json!({"labels": labels})).expect("metadata");
+        let metadata = |labels: Value| {
+            let metadata = json!({"name": "sh.helm.release.v1.a.v12", "labels": labels});
+            serde_json::from_value::<ObjectMeta>(metadata).expect("metadata")
+        };
         let of = |labels| Revision::of(Driver::Secret, metadata(labels));
         let found =
             of(json!({"name": "a", "owner": "helm", "status": "deployed", "version": "12"})).expect("a revision");
         assert_eq!((found.release.as_str(), found.number, found.status.as_str()), ("a", 12, "deployed"));
         assert!(of(json!({"name": "a", "version": "x"})).is_none());
+        assert!(of(json!({"name": "b", "version": "12"})).is_none(), "Helm calls that of b otherwise");
     }
 }

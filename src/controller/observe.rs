@@ -3,8 +3,8 @@
 use super::Context;
 use crate::client::Error;
 use crate::clock::now;
-use crate::crd::{Agent, TASK_RUN_UID_LABEL, TaskRun, TaskRunSpec};
-use crate::plan::{Observed, is_finished, is_owned, is_queued, is_suspended, pods_of_job, task_selector};
+use crate::crd::{Agent, RunStatus, TASK_RUN_UID_LABEL, TaskRun, TaskRunSpec};
+use crate::plan::{Observed, is_finished, is_foreign, is_owned, is_queued, is_suspended, pods_of_job, task_selector};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
@@ -12,6 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::DynamicObject;
 use kube::{Resource, ResourceExt};
 use serde::de::DeserializeOwned;
+use std::collections::BTreeSet;
 use std::fmt::Debug;
 
 /// Everything that a plan may need, read live wherever it decides over creating, deleting, recording
@@ -23,7 +24,8 @@ pub async fn observe(ctx: &Context, cached: &TaskRun) -> Result<Option<Observed>
         return Ok(None);
     };
     let job = ctx.api_server.fetch::<Job>(&namespace, &task_run.present_job()).await?;
-    let adopted = match task_run.adoption() {
+    let is_deleted = task_run.metadata.deletion_timestamp.is_some();
+    let adopted = match task_run.adoption().filter(|adoption| adoption.is_legal() && !is_deleted) {
         Some(adoption) => ctx.api_server.fetch::<Job>(&namespace, adoption.job).await?,
         None => None,
     };
@@ -73,7 +75,10 @@ async fn other_jobs(ctx: &Context, task_run: &TaskRun, is_surplus: bool) -> Resu
         false => ctx.caches.other_jobs(task_run),
     };
     jobs.retain(|job| job.name_any() != present);
-    let runs = task_run.status.iter().flat_map(|status| &status.runs).filter(|run| run.outcome.is_none());
+    // one that was adopted may have been made again by whom it belonged to
+    let begins = task_run.present_run().is_none();
+    let may_live = |run: &&RunStatus| run.outcome.is_none() || (begins && task_run.is_adopted(run));
+    let runs = task_run.status.iter().flat_map(|status| &status.runs).filter(may_live);
     for name in runs.filter_map(|run| run.job_name.as_ref()).filter(|name| **name != present) {
         let is_there = jobs.iter().any(|job| job.name_any() == *name);
         if !is_live || !is_there {
@@ -107,7 +112,10 @@ async fn pods(
         true => list_of_task(ctx, task_run).await?,
         false => ctx.caches.pods.of_task(task_run),
     };
-    if let Some(uid) = adopted {
+    let foreign = others.iter().filter(|job| is_foreign(job) && !is_finished(job));
+    let uids: BTreeSet<&String> =
+        adopted.into_iter().chain(foreign.filter_map(|job| job.metadata.uid.as_ref())).collect();
+    for uid in uids {
         let namespace = task_run.namespace().unwrap_or_default();
         let found: Vec<Pod> = ctx.api_server.list(&namespace, &pods_of_job(uid)).await?;
         pods.retain(|pod| found.iter().all(|other| other.metadata.uid != pod.metadata.uid));

@@ -1,7 +1,7 @@
 //! `TaskRun`: a task, its context and what became of each version of it.
 
 use super::name::{ENV_NAME_PATTERN, FILENAME_PATTERN, LABEL_PATTERN, SUBDOMAIN_PATTERN};
-use super::{ADOPTS, DEFAULT_HISTORY_LIMIT, MAX_CONTENT_BYTES, RunId};
+use super::{ADOPTS, DEFAULT_HISTORY_LIMIT, MAX_CONTENT_BYTES, RunId, is_subdomain};
 use clap::ValueEnum;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema, ResourceExt};
@@ -159,9 +159,7 @@ impl TaskRun {
     #[must_use]
     pub fn adoption(&self) -> Option<Adoption<'_>> {
         let has_run = self.status.as_ref().is_some_and(|status| !status.runs.is_empty());
-        let adopts = self.annotations().get(ADOPTS).filter(|_| !has_run)?;
-        let (job, uid) = adopts.split_once('/').map_or((adopts.as_str(), None), |(job, uid)| (job, Some(uid)));
-        Some(Adoption { job, uid })
+        self.annotations().get(ADOPTS).filter(|_| !has_run).map(|text| Adoption::of(text))
     }
 
     /// The name of the present version's Job.
@@ -188,6 +186,23 @@ pub struct Adoption<'a> {
     pub job: &'a str,
     /// Its uid; absent where it is gone.
     pub uid: Option<&'a str>,
+}
+
+impl<'a> Adoption<'a> {
+    /// As the annotation says it.
+    #[must_use]
+    pub fn of(text: &'a str) -> Self {
+        let (job, uid) = text.split_once('/').map_or((text, None), |(job, uid)| (job, Some(uid)));
+        Self { job, uid }
+    }
+
+    /// Whether an API server could have given a Job this name and this uid: both go into calls.
+    #[must_use]
+    pub fn is_legal(&self) -> bool {
+        let is_letter = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+        let is_uid = |uid: &str| (1..=63).contains(&uid.len()) && uid.bytes().all(is_letter);
+        is_subdomain(self.job) && self.uid.is_none_or(is_uid)
+    }
 }
 
 impl TaskRunSpec {

@@ -27,8 +27,10 @@ pub struct Seen {
     pub config_maps: BTreeMap<String, ConfigMap>,
     /// Those that the releases need.
     pub jobs: BTreeMap<String, Job>,
-    /// All.
+    /// Those that the releases would become.
     pub task_runs: BTreeMap<String, TaskRun>,
+    /// The names of those of them that cannot be read.
+    pub unreadable: BTreeSet<String>,
     /// The names of all Agents.
     pub agents: BTreeSet<String>,
     /// The time.
@@ -148,10 +150,10 @@ impl Judge<'_> {
         let name = &job_of(release)?.name;
         let job = self.seen.jobs.get(name);
         let is_of_it = |job: &Job| {
-            let label = job.metadata.labels.as_ref().and_then(|labels| labels.get("app.kubernetes.io/instance"));
-            let annotations = job.metadata.annotations.as_ref();
-            let annotation = annotations.and_then(|all| all.get("meta.helm.sh/release-name"));
-            label == Some(&release.name) || annotation == Some(&release.name)
+            let says = |key: &str| job.metadata.annotations.as_ref().and_then(|all| all.get(key));
+            // which only Helm sets; labels are anybody's
+            says("meta.helm.sh/release-name") == Some(&release.name)
+                && says("meta.helm.sh/release-namespace") == Some(&release.namespace)
         };
         match job {
             Some(job) if !is_of_it(job) => Err(format!("Job {name} is there, but not of this release")),
@@ -231,6 +233,9 @@ impl Judge<'_> {
     /// Against the rules, and against what is there.
     fn settle(&self, task_run: TaskRun, job: &JobSeen) -> Result<Verdict, String> {
         let name = task_run.metadata.name.clone().unwrap_or_default();
+        if self.seen.unreadable.contains(&name) {
+            return Err(format!("TaskRun {name} is there and does not fit its schema: mend or delete it"));
+        }
         if let Some(live) = self.seen.task_runs.get(&name) {
             is_made_of(live, &task_run, job)?;
             return Ok(Verdict::Migrated(task_run.into()));

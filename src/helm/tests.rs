@@ -76,7 +76,8 @@ fn stored_as(service: &str, id: &str) -> Value {
 
 fn job(release: &str) -> Job {
     let job = json!({
-        "metadata": {"name": format!("{release}-claude-code"), "uid": "u1", "labels": {"app.kubernetes.io/instance": release}},
+        "metadata": {"name": format!("{release}-claude-code"), "uid": "u1", "annotations": {
+            "meta.helm.sh/release-name": release, "meta.helm.sh/release-namespace": "orchestrator"}},
     });
     serde_json::from_value(job).expect("a Job")
 }
@@ -94,6 +95,7 @@ fn seen(releases: &[Value]) -> Seen {
         config_maps: BTreeMap::new(),
         jobs: BTreeMap::new(),
         task_runs: BTreeMap::new(),
+        unreadable: BTreeSet::new(),
         agents: BTreeSet::from(["claude-agent-1".to_owned()]),
         now: "2025-07-14T09:00:00Z".parse().expect("a time"),
     };

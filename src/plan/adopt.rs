@@ -3,13 +3,14 @@
 //! It is recorded before anything is created and watched to its end. Nothing but a cancel touches it; new context
 //! waits for its end. Who may write the Job says by a label that it is this task's: a TaskRun alone can take nobody's Job.
 
-use super::liveness::{is_finished, is_job_suspended, job_uid};
+use super::liveness::{has_ended, is_finished, is_foreign, is_job_suspended, job_uid};
 use super::standing::{Standing, changed_by};
 use super::step::{Next, Plan, Step, end_job, label_pod};
-use super::{Observed, RECHECK, run_labels};
-use crate::crd::{Adoption, RunStatus, TASK_LABEL, TASK_RUN_LABEL, TASK_RUN_UID_LABEL, reason};
+use super::{LOOK_AGAIN, Observed, RECHECK, run_labels};
+use crate::crd::{ADOPTS, Adoption, RunStatus, TASK_LABEL, TASK_RUN_LABEL, TASK_RUN_UID_LABEL, reason};
 use k8s_openapi::api::batch::v1::Job;
 use kube::ResourceExt;
+use std::collections::BTreeMap;
 
 /// The version that such a Job is.
 const ADOPTED_VERSION: u32 = 1;
@@ -19,6 +20,10 @@ const POD_LABELS: [&str; 4] = [TASK_LABEL, TASK_RUN_LABEL, TASK_RUN_UID_LABEL, "
 impl Observed {
     /// Records the Job as the first version's run; where it is gone, that the run is over.
     pub(super) fn adopt(&self, adoption: Adoption<'_>) -> Plan {
+        if !adoption.is_legal() {
+            let message = format!("annotation {ADOPTS} is not NAME/UID of a Job: mend it, or take it away");
+            return self.stand(&Standing::stalled(reason::INVALID_SPEC, &message), Next::Wait);
+        }
         let run = RunStatus {
             context_version: ADOPTED_VERSION,
             job_name: Some(adoption.job.to_owned()),
@@ -27,15 +32,21 @@ impl Observed {
             ..RunStatus::default()
         };
         let standing = match &self.adopted {
+            Some(job) if job.metadata.uid != run.job_uid && !is_finished(job) => {
+                let message =
+                    format!("Job \"{}\" is not the one that was to be adopted: wait for its end", adoption.job);
+                return self.stand(&Standing::stalled(reason::NAME_CONFLICT, &message), Next::After(RECHECK));
+            }
             Some(job) if job.metadata.uid != run.job_uid => Standing::gone(self, &run),
             None => Standing::gone(self, &run),
             Some(job) if !self.may_adopt(job) => {
+                let (name, task) = (self.task_run.name_any(), self.task_run.spec.run_id().task());
                 let message = format!(
-                    "Job \"{}\" is not this task's: whoever may write it says so by the label {TASK_LABEL}: {}",
-                    adoption.job,
-                    self.task_run.spec.run_id().task()
+                    "Job \"{0}\" is not this task's: who may write it says otherwise by `kubectl label job {0} \
+                     {TASK_LABEL}={task} {TASK_RUN_LABEL}={name}`",
+                    adoption.job
                 );
-                return self.stand(&Standing::stalled(reason::NAME_CONFLICT, &message), Next::After(RECHECK));
+                return self.stand(&Standing::stalled(reason::NAME_CONFLICT, &message), Next::After(LOOK_AGAIN));
             }
             Some(job) => {
                 let start_time = job.status.as_ref().and_then(|status| status.start_time.clone());
@@ -54,9 +65,7 @@ impl Observed {
     /// Whether the Job is said to be this task's and is no TaskRun's own.
     fn may_adopt(&self, job: &Job) -> bool {
         let task = self.task_run.spec.run_id().task();
-        job.labels().get(TASK_LABEL) == Some(&task)
-            && self.version_of(&job.metadata).is_none()
-            && job.owner_references().iter().all(|owner| owner.kind != "TaskRun")
+        job.labels().get(TASK_LABEL) == Some(&task) && self.version_of(&job.metadata).is_none() && is_foreign(job)
     }
 
     /// A cancel ends an adopted Job, too. It is not ours to suspend, to resume or to delete.
@@ -68,14 +77,25 @@ impl Observed {
     }
 
     /// Has the pods of an adopted Job found as ours are.
-    pub(super) fn label_pods(&self, job: &Job) -> Vec<Step> {
+    pub(super) fn label_adopted(&self, job: &Job) -> Vec<Step> {
         let mut labels = run_labels(&self.task_run);
         labels.insert("context-version".to_owned(), ADOPTED_VERSION.to_string());
         labels.retain(|key, _| POD_LABELS.contains(&key.as_str()));
+        self.label_pods(job, &labels)
+    }
+
+    /// Has the pods of Jobs that nobody of ours has made found, should their Jobs go before them.
+    pub(super) fn label_foreign(&self) -> Vec<Step> {
+        let task = self.task_run.spec.run_id().task();
+        let labels = BTreeMap::from([(TASK_LABEL.to_owned(), task)]);
+        self.foreign_jobs().flat_map(|job| self.label_pods(job, &labels)).collect()
+    }
+
+    fn label_pods(&self, job: &Job, labels: &BTreeMap<String, String>) -> Vec<Step> {
         let uid = job.metadata.uid.as_deref();
-        let pods = self.pods.iter().filter(|pod| job_uid(pod) == uid);
+        let pods = self.pods.iter().filter(|pod| job_uid(pod) == uid && !has_ended(pod));
         pods.filter(|pod| labels.iter().any(|(key, value)| pod.labels().get(key) != Some(value)))
-            .map(|pod| label_pod(pod, &labels))
+            .map(|pod| label_pod(pod, labels))
             .collect()
     }
 }

@@ -3,7 +3,7 @@
 use super::liveness::{has_ended, is_alive, is_finished, job_uid};
 use super::standing::Standing;
 use super::step::{Next, Plan, Step, delete_config_map, delete_job, delete_pod};
-use super::{CLEANUP_DEADLINE, LOOK_AT_EXPIRY, Notice, Observed, RECHECK};
+use super::{CLEANUP_DEADLINE, CONTROLLER_UID_LABEL, LOOK_AT_EXPIRY, Notice, Observed, RECHECK};
 use crate::crd::{RunStatus, TASK_RUN_UID_LABEL};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
@@ -54,9 +54,12 @@ impl Observed {
         let running: Vec<&Job> = ours.filter(|job| !is_finished(job)).collect();
         let uid = self.task_run.metadata.uid.as_ref();
         let status = self.status();
-        let adopted = status.runs.iter().find(|run| run.outcome.is_none() && self.task_run.is_adopted(run));
-        let is_adopted =
-            |pod: &Pod| adopted.is_some_and(|run| run.job_uid.is_some() && run.job_uid.as_deref() == job_uid(pod));
+        let adopted = status.runs.iter().find(|run| self.task_run.is_adopted(run));
+        // by a label, which an orphan keeps
+        let is_adopted = |pod: &Pod| {
+            let uid = pod.labels().get(CONTROLLER_UID_LABEL);
+            uid.is_some() && adopted.is_some_and(|run| run.job_uid.as_ref() == uid)
+        };
         let is_pod_of_ours =
             |pod: &&Pod| pod.labels().get(TASK_RUN_UID_LABEL) == uid && !has_ended(pod) && !is_adopted(pod);
         let pods = || self.pods.iter().filter(is_pod_of_ours);
@@ -64,7 +67,8 @@ impl Observed {
         let alive = alive.map(|pod| format!("pod {}", pod.name_any()));
         let alive: Vec<String> = alive.chain(running.iter().map(|job| format!("Job {}", job.name_any()))).collect();
         if alive.is_empty() {
-            let told = adopted.map(|run| Step::Publish(Notice::job_stays(run)));
+            let goes_on = adopted.filter(|run| run.outcome.is_none());
+            let told = goes_on.map(|run| Step::Publish(Notice::job_stays(run)));
             return Plan::of([self.remove_finalizer()].into_iter().chain(told).collect(), Next::Wait);
         }
         let mut steps: Vec<Step> = running.iter().filter_map(|job| delete_job(job)).collect();

@@ -47,10 +47,8 @@ impl Observed {
         }
         let mut standing = Standing::of_job(self, run, job);
         standing.message.push_str(beside);
-        let steps = match self.task_run.is_adopted(run) {
-            true => [self.label_pods(job), self.end_adopted(job)].concat(),
-            false => self.steer(job),
-        };
+        let is_adopted = self.task_run.is_adopted(run);
+        let steps = if is_adopted { self.end_adopted(job) } else { self.steer(job) };
         if steps.iter().any(|step| matches!(step, Step::PatchWorkload { .. })) {
             // the status comes first: it is how we know later that it was we who suspended the run
             let told = self.stand(&standing, Next::Again);
@@ -62,7 +60,12 @@ impl Observed {
             return Plan::of(steps, Next::After(LOOK_AGAIN));
         }
         let is_starting = standing.reason == reason::STARTING;
-        self.stand(&standing, Next::After(if is_starting { STARTS_WITHIN.unsigned_abs() } else { LOOK_AGAIN }))
+        let next = Next::After(if is_starting { STARTS_WITHIN.unsigned_abs() } else { LOOK_AGAIN });
+        let mut plan = self.stand(&standing, next);
+        if is_adopted && !is_finished(job) {
+            plan.steps.extend(self.label_adopted(job));
+        }
+        plan
     }
 
     /// What makes the recorded Job do as the spec says; nothing where it does.

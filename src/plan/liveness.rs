@@ -13,6 +13,12 @@ pub fn is_owned(metadata: &ObjectMeta, owner: &ObjectMeta) -> bool {
     owner.uid.as_ref().is_some_and(|uid| owners.any(|reference| reference.uid == *uid))
 }
 
+/// Whether no TaskRun has made the Job.
+#[must_use]
+pub fn is_foreign(job: &Job) -> bool {
+    job.owner_references().iter().all(|owner| owner.kind != "TaskRun")
+}
+
 /// Whether the Job is the one that was recorded as this run.
 pub(super) fn is_job_of(run: &RunStatus, job: &Job) -> bool {
     job.metadata.uid.is_some() && job.metadata.uid == run.job_uid

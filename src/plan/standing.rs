@@ -126,7 +126,7 @@ impl Standing {
             return Self { run: Some(run), suspended: true, ..standing };
         }
         // a queued one is as soon as Kueue is told
-        let is_held = is_job_suspended(job) || observed.workload.is_some();
+        let is_held = is_job_suspended(job) || (observed.workload.is_some() && !observed.task_run.is_adopted(&run));
         if is_held && observed.task_run.spec.suspend == Some(true) && observed.task_run.spec.cancel != Some(true) {
             return Self { run: Some(run), ..Self::suspended() };
         }

@@ -1,6 +1,6 @@
 //! A version that has no run yet: protocol §§1 to 4, up to its record.
 
-use super::liveness::{has_ended, has_gate, is_alive, is_finished, is_gated, is_known, job_uid};
+use super::liveness::{has_ended, has_gate, is_alive, is_finished, is_foreign, is_gated, is_known, job_uid};
 use super::standing::Standing;
 use super::step::{Next, Plan, Step, delete_config_map, delete_job, delete_pod};
 use super::{CONTROLLER_UID_LABEL, MAX_JOB_BYTES, Observed, RECHECK, build_claim, build_config_map, build_job};
@@ -71,8 +71,10 @@ impl Observed {
             Err(conflict) => return conflict,
         };
         if let Some(foreign) = self.foreign_run() {
-            let message = format!("waiting for Job {} of another TaskRun to end", foreign.name_any());
-            return self.stand(&Standing::waiting(&message), Next::After(RECHECK));
+            let message = format!("waiting for Job {} to end, which is not this TaskRun's", foreign.name_any());
+            let mut plan = self.stand(&Standing::waiting(&message), Next::After(RECHECK));
+            plan.steps.extend(self.label_foreign());
+            return plan;
         }
         steps.extend(build_claim(&self.task_run, agent).map(|claim| Step::CreateClaim(Box::new(claim))));
         steps.push(Step::CreateJob(Box::new(job)));
@@ -109,7 +111,8 @@ impl Observed {
         match self.waits_for(job.metadata.uid.as_deref()) {
             Some(what) => {
                 let message = format!("waiting for {what} of an earlier run to end");
-                let plan = self.stand(&Standing::waiting(&message), Next::After(RECHECK));
+                let mut plan = self.stand(&Standing::waiting(&message), Next::After(RECHECK));
+                plan.steps.extend(self.label_foreign());
                 plan.after(self.delete_gated_orphans()).after(self.end_older())
             }
             None => self.stand(&Standing::recorded(self, job), Next::Again),
@@ -124,10 +127,16 @@ impl Observed {
         alive.or_else(|| job.map(|job| format!("Job {}", job.name_any())))
     }
 
-    /// A Job of the task that another TaskRun has released: a predecessor whose finalizer was taken away.
+    /// A Job of the task that another TaskRun has released, a predecessor whose finalizer was taken away, or that was
+    /// made by somebody else.
     fn foreign_run(&self) -> Option<&Job> {
         let foreign = self.other_jobs.iter().filter(|job| !self.is_ours(&job.metadata));
         foreign.filter(|job| !is_finished(job)).find(|job| !has_gate(job))
+    }
+
+    /// Jobs of the task that no TaskRun has made.
+    pub(super) fn foreign_jobs(&self) -> impl Iterator<Item = &Job> {
+        self.other_jobs.iter().filter(|job| is_foreign(job) && !is_finished(job))
     }
 
     /// Whether a pod behind our gate may yet start: a recorded run's may be released by a plan that was

@@ -103,10 +103,12 @@ fn a_job_is_taken_as_it_is() {
         assert_eq!(row.job.as_ref().expect("a Job").state, state);
         assert_eq!(created(&row).spec.suspend, None, "{state}: the Job is its people's to resume");
     }
-    let annotated = json!({"metadata": {"labels": null, "annotations": {"meta.helm.sh/release-name": RELEASE}}});
-    created(&with(annotated));
-    let of_another = json!({"metadata": {"labels": {"app.kubernetes.io/instance": "other"}}});
-    assert_eq!(reason(&with(of_another)), format!("Job {JOB} is there, but not of this release"));
+    for (key, value) in [("meta.helm.sh/release-name", "other"), ("meta.helm.sh/release-namespace", "other")] {
+        // a label is anybody's
+        let of_another =
+            json!({"metadata": {"labels": {"app.kubernetes.io/instance": RELEASE}, "annotations": {key: value}}});
+        assert_eq!(reason(&with(of_another)), format!("Job {JOB} is there, but not of this release"));
+    }
     let ending = with(json!({"metadata": {"deletionTimestamp": "2025-07-14T09:00:00Z"}}));
     assert_eq!(reason(&ending), format!("Job {JOB} is being deleted: run this again later"));
 }
@@ -225,6 +227,10 @@ fn what_is_there_by_others_or_of_another_job_is_left_alone() {
         let row = row(&seen);
         assert!(reason(&row).starts_with(told), "{key}={value}: {row:?}");
     }
+    let mut seen = moved();
+    seen.task_runs.clear();
+    seen.unreadable.insert("task-1001".into());
+    assert!(reason(&row(&seen)).contains("does not fit its schema"));
     let ending =
         with(|live| live.metadata.deletion_timestamp = serde_json::from_value(json!("2025-07-14T09:00:00Z")).ok());
     assert_eq!(reason(&ending), "TaskRun task-1001 was made of it and is being deleted");

@@ -1,7 +1,7 @@
 //! A Job of a Helm release that is a TaskRun's first version.
 
 use super::operator::{Operator, only_pod, reconcile, settle, status};
-use super::world::{Cascade, HELM_JOB, World, phase_of};
+use super::world::{Cascade, HELM_JOB, World, finish, phase_of};
 use super::*;
 use crate::crd::{ADOPTS, TASK_LABEL};
 
@@ -66,8 +66,10 @@ fn one_that_is_gone_is_over_and_how_it_ended_is_not_guessed() {
         world.edit(|task_run| {
             task_run.metadata.annotations.as_mut().unwrap().insert(ADOPTS.into(), format!("{HELM_JOB}{uid}"));
         });
+        end_pod_of_job(&mut world);
+        world.touch_job(HELM_JOB, |job| finish(job, "Complete", "CompletionsReached"));
         let steps = ["create configmap auth-7-v1", "status", "event JobGone"];
-        assert_eq!(reconcile(&mut operator, &mut world).0, steps, "a Job of that name is another");
+        assert_eq!(reconcile(&mut operator, &mut world).0, steps, "the Job of that name is another");
         settle(&mut operator, &mut world);
         assert_eq!(outcomes(&world), [(1, Some(Outcome::Unknown))]);
         world.new_version();
@@ -101,8 +103,7 @@ fn a_retry_of_it_is_found_counted_and_waited_for() {
     world.sync_job(HELM_JOB);
     let retry = world.pods.values().find(|pod| phase_of(pod) == "Pending").unwrap().name_any();
     world.start_pod(&retry);
-    assert_eq!(reconcile(&mut operator, &mut world).0, ["label pod"]);
-    operator.reconcile(&mut world);
+    assert_eq!(reconcile(&mut operator, &mut world).0, ["status", "label pod"]);
     assert_eq!(status(&world).attempts, Some(2));
 }
 
@@ -179,6 +180,82 @@ fn nobody_can_take_a_job_by_naming_it() {
         world.edit(|task_run| task_run.spec.cancel = Some(true));
         assert_eq!(reconcile(&mut operator, &mut world).0, ["status", "event NameConflict"]);
         assert!(status(&world).message.unwrap().contains(TASK_LABEL));
-        assert_eq!(reconcile(&mut operator, &mut world), (vec![], Next::After(RECHECK)));
+        assert_eq!(reconcile(&mut operator, &mut world), (vec![], Next::After(LOOK_AGAIN)));
+    }
+}
+
+#[test]
+fn one_of_that_name_that_helm_made_again_is_not_gone() {
+    for uid in ["", "/another"] {
+        let (mut operator, mut world) = (Operator::default(), World::with_helm_job());
+        world.touch_job(HELM_JOB, |job| job.metadata.labels = None);
+        world.edit(|task_run| {
+            task_run.metadata.annotations.as_mut().unwrap().insert(ADOPTS.into(), format!("{HELM_JOB}{uid}"));
+        });
+        world.new_version();
+        for _ in 0..5 {
+            operator.reconcile(&mut world);
+            assert_eq!((outcomes(&world), world.jobs.len()), (vec![], 1), "{uid:?}: a second agent beside it");
+        }
+        assert!(status(&world).message.unwrap().contains("is not the one that was to be adopted"));
+    }
+}
+
+#[test]
+fn one_that_helm_made_again_after_its_end_is_waited_for() {
+    let (mut operator, mut world) = adopted();
+    settle(&mut operator, &mut world);
+    let mut again = world.jobs[HELM_JOB].clone();
+    again.metadata.labels = None;
+    again.metadata.uid = Some("job-again".into());
+    again.status = None;
+    world.jobs.insert(HELM_JOB.into(), again);
+    world.sync_job(HELM_JOB);
+    let pod = world.pods.values().find(|pod| phase_of(pod) == "Pending").unwrap().name_any();
+    world.start_pod(&pod);
+    world.new_version();
+    assert_eq!(reconcile(&mut operator, &mut world).0, ["status", "event WaitingForPreviousRun", "label pod"]);
+    world.delete_job(HELM_JOB, Cascade::Background);
+    for _ in 0..4 {
+        operator.reconcile(&mut world);
+        world.sync_job("auth-7-v2");
+    }
+    assert!(world.pods.values().all(|pod| phase_of(pod) != "Pending"), "its pod, which was seen, still ends");
+    world.collect_garbage();
+    settle(&mut operator, &mut world);
+    assert_eq!(outcomes(&world), [(1, Some(Outcome::Succeeded)), (2, Some(Outcome::Succeeded))]);
+}
+
+#[test]
+fn a_queued_one_that_runs_is_not_said_to_be_suspended() {
+    let (mut operator, mut world) = adopted();
+    let queue = [(crate::crd::QUEUE_LABEL.to_owned(), "gpu".to_owned())];
+    world.touch_job(HELM_JOB, |job| job.metadata.labels.as_mut().unwrap().extend(queue));
+    let workload = json!({"apiVersion": "kueue.x-k8s.io/v1beta1", "kind": "Workload",
+        "metadata": {"name": "w", "uid": "w"}, "spec": {"active": true}});
+    world.workload = Some(serde_json::from_value(workload).unwrap());
+    world.edit(|task_run| task_run.spec.suspend = Some(true));
+    operator.reconcile(&mut world);
+    assert_eq!(status(&world).phase, Some(Phase::Running), "{:?}", status(&world).message);
+}
+
+#[test]
+fn a_deletion_ends_no_pod_of_it_that_somebody_orphaned() {
+    let (mut operator, mut world) = adopted();
+    world.delete_job(HELM_JOB, Cascade::Orphan);
+    world.delete_task_run();
+    assert_eq!(reconcile(&mut operator, &mut world).0, ["finalizers", "event JobStays"]);
+}
+
+#[test]
+fn odd_annotations_are_told_and_hold_up_no_deletion() {
+    let long = "a".repeat(300);
+    for text in ["", "/uid", "a b", "..", "?watch=true", "%2e%2e%2fpods", "x/ in (", "x/y,z", "Fine-But-Odd", &long] {
+        let (mut operator, mut world) = (Operator::default(), World::with_helm_job());
+        world.edit(|task_run| drop(task_run.metadata.annotations.as_mut().unwrap().insert(ADOPTS.into(), text.into())));
+        assert_eq!(reconcile(&mut operator, &mut world).0, ["status", "event InvalidSpec"], "{text:?}");
+        assert_eq!(reconcile(&mut operator, &mut world), (vec![], Next::Wait), "{text:?}");
+        world.delete_task_run();
+        assert_eq!(reconcile(&mut operator, &mut world).0, ["finalizers"], "{text:?}");
     }
 }

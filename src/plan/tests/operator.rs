@@ -99,7 +99,11 @@ impl Operator {
         let needs_all =
             records || !task_run.surplus_runs().is_empty() || task_run.metadata.deletion_timestamp.is_some();
         let mut jobs = if needs_all { world.jobs.clone() } else { self.jobs.clone() };
-        let runs = task_run.status.iter().flat_map(|status| &status.runs).filter(|run| run.outcome.is_none());
+        // the others are not found
+        jobs.retain(|_, job| job.labels().contains_key(TASK_LABEL));
+        let begins = task_run.present_run().is_none();
+        let may_live = |run: &&crate::crd::RunStatus| run.outcome.is_none() || (begins && task_run.is_adopted(run));
+        let runs = task_run.status.iter().flat_map(|status| &status.runs).filter(may_live);
         for name in runs.filter_map(|run| run.job_name.as_ref()) {
             jobs.remove(name);
             jobs.extend(world.jobs.get(name).map(|job| (name.clone(), job.clone())));
@@ -120,7 +124,9 @@ impl Operator {
         // others are not found before they are labelled
         let is_found = |pod: &&Pod| {
             let uid = pod.labels().get(CONTROLLER_UID_LABEL).map(String::as_str);
-            pod.labels().contains_key(TASK_LABEL) || (adopted.is_some() && uid == adopted)
+            let is_foreign = |job: &&Job| is_foreign(job) && !is_finished(job) && job.metadata.uid.as_deref() == uid;
+            let of_foreign = others.iter().any(|job| is_foreign(&job));
+            pod.labels().contains_key(TASK_LABEL) || of_foreign || (adopted.is_some() && uid == adopted)
         };
         pods.values().filter(is_found).cloned().collect()
     }

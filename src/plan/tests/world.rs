@@ -243,7 +243,7 @@ impl World {
         assert!(patch["metadata"]["uid"].is_string() && patch["metadata"]["resourceVersion"].is_string());
         let before = job.spec.clone().unwrap();
         let mut change = patch.clone();
-        change["metadata"] = json!({"labels": patch["metadata"]["labels"]});
+        change["metadata"].as_object_mut().unwrap().retain(|key, _| key == "labels");
         merge(job, &change);
         job.metadata.resource_version = Some(version);
         let gates = |spec: &k8s_openapi::api::batch::v1::JobSpec| {
