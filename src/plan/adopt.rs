@@ -64,8 +64,11 @@ impl Observed {
 
     /// Whether the Job is said to be this task's and is no TaskRun's own.
     fn may_adopt(&self, job: &Job) -> bool {
-        let task = self.task_run.spec.run_id().task();
-        job.labels().get(TASK_LABEL) == Some(&task) && self.version_of(&job.metadata).is_none() && is_foreign(job)
+        let (task, name) = (self.task_run.spec.run_id().task(), self.task_run.name_any());
+        job.labels().get(TASK_LABEL) == Some(&task)
+            && job.labels().get(TASK_RUN_LABEL) == Some(&name)
+            && self.version_of(&job.metadata).is_none()
+            && is_foreign(job)
     }
 
     /// A cancel ends an adopted Job, too. It is not ours to suspend, to resume or to delete.

@@ -320,13 +320,13 @@ fn sixty_releases_are_what_they_are_said_to_be() {
 }
 
 /// Starts a task, and waits until its pod runs.
-fn start_agent(ns: &Namespace<'_>, helm: Helm, id: &str) -> String {
+pub fn start_agent(ns: &Namespace<'_>, helm: Helm, id: &str) -> String {
     let release = start_task(ns, helm, id, "svc", &json!({"kwok.test/run-for": "until-told"}));
     ns.wait("pods", "running", |_| pods_of(ns, id).iter().any(|pod| pod["status"]["phase"] == "Running"));
     release
 }
 
-fn pods_of(ns: &Namespace<'_>, id: &str) -> Vec<Value> {
+pub fn pods_of(ns: &Namespace<'_>, id: &str) -> Vec<Value> {
     ns.list("pods").into_iter().filter(|pod| pod["metadata"]["labels"]["task-id"] == id).collect()
 }
 

@@ -5,6 +5,7 @@
 //! which builds the control plane, Python, which runs schemathesis, or network namespaces they fail.
 
 mod admission;
+mod adoption;
 mod api;
 mod certificates;
 mod flood;

@@ -136,7 +136,10 @@ fn job(of: &Job) -> KubeJob {
     KubeJob {
         metadata: ObjectMeta {
             deletion_timestamp: of.deleting.then(|| Time(now())),
-            labels: of.uid.is_helms().then(|| [(crd::TASK_LABEL.to_owned(), "auth-7".to_owned())].into()),
+            labels: of.uid.is_helms().then(|| {
+                let labels = [(crd::TASK_LABEL, "auth-7"), (crd::TASK_RUN_LABEL, "task-7")];
+                labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into()
+            }),
             ..metadata(&job_name(of.uid), &uid(of.uid), (of.owner != HELM).then(|| owner_reference(of.owner)))
         },
         spec: Some(JobSpec {

@@ -166,8 +166,9 @@ fn a_deletion_leaves_it_running_and_says_so() {
 
 #[test]
 fn nobody_can_take_a_job_by_naming_it() {
-    let spoil: [fn(&mut Job); 3] = [
+    let spoil: [fn(&mut Job); 4] = [
         |job| job.metadata.labels = None,
+        |job| drop(job.metadata.labels.as_mut().unwrap().remove(crate::crd::TASK_RUN_LABEL)),
         |job| job.metadata.labels.as_mut().unwrap().insert(TASK_LABEL.into(), "auth-8".into()).map_or((), drop),
         |job| {
             let owner = json!([{"apiVersion": "orchestrator.io/v1", "kind": "TaskRun", "name": "a", "uid": "b"}]);

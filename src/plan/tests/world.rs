@@ -74,7 +74,7 @@ impl World {
         let mut world = Self::new();
         let uid = format!("job-{}", world.next());
         let job = json!({
-            "metadata": {"name": HELM_JOB, "uid": uid, "labels": {TASK_LABEL: "auth-7"}, "resourceVersion": world.next()},
+            "metadata": {"name": HELM_JOB, "uid": uid, "labels": {TASK_LABEL: "auth-7", TASK_RUN_LABEL: "task-7"}, "resourceVersion": world.next()},
             "spec": {"suspend": false, "backoffLimit": 1, "template": {"metadata": {"labels": {}}, "spec": {"containers": []}}},
         });
         world.jobs.insert(HELM_JOB.into(), serde_json::from_value(job).unwrap());
