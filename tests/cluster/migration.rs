@@ -452,9 +452,9 @@ fn services_with_the_same_numbers_move_by_service_and_odd_charts_by_a_mapping() 
     }
 
     // weeks later: a release that calls things otherwise
-    ns.create(&files("odd", &json!("8"), "auth")).ok();
+    ns.create(&files("odd-files", &json!("8"), "auth")).ok();
     let mut values = values(&json!(""), "", &until_told);
-    values["task"] = json!({"number": 8, "of": "auth", "files": "odd", "branch": "next"});
+    values["task"] = json!({"number": 8, "of": "auth", "files": "odd-files", "branch": "next"});
     values["job"]["taskId"] = json!("");
     values["job"]["microservice"] = json!("");
     values["taskConfigMapName"] = json!("");
