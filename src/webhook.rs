@@ -32,7 +32,7 @@ const LARGE: usize = 128 * 1024;
 /// How many large reviews are judged at once, in all workers.
 static LARGE_TURNS: Semaphore = Semaphore::const_new(1);
 /// Their thread's niceness: while small reviews need a processor, they have it.
-const LARGE_NICENESS: i32 = 19;
+const LARGE_NICENESS: i32 = 10;
 
 /// What the handlers need.
 #[derive(Clone)]
