@@ -31,15 +31,14 @@ impl Observed {
             changed_by: changed_by(self).filter(|_| self.task_run.spec.context_version == ADOPTED_VERSION),
             ..RunStatus::default()
         };
+        let is_it = |job: &Job| job.metadata.uid == run.job_uid;
         let standing = match &self.adopted {
-            Some(job) if job.metadata.uid != run.job_uid && !is_finished(job) => {
+            Some(job) if !is_it(job) && !is_finished(job) => {
                 let message =
                     format!("Job \"{}\" is not the one that was to be adopted: wait for its end", adoption.job);
                 return self.stand(&Standing::stalled(reason::NAME_CONFLICT, &message), Next::After(RECHECK));
             }
-            Some(job) if job.metadata.uid != run.job_uid => Standing::gone(self, &run),
-            None => Standing::gone(self, &run),
-            Some(job) if !self.may_adopt(job) => {
+            Some(job) if is_it(job) && !self.may_adopt(job) => {
                 let (name, task) = (self.task_run.name_any(), self.task_run.spec.run_id().task());
                 let message = format!(
                     "Job \"{0}\" is not this task's: who may write it says otherwise by `kubectl label job {0} \
@@ -48,10 +47,11 @@ impl Observed {
                 );
                 return self.stand(&Standing::stalled(reason::NAME_CONFLICT, &message), Next::After(LOOK_AGAIN));
             }
-            Some(job) => {
+            Some(job) if is_it(job) => {
                 let start_time = job.status.as_ref().and_then(|status| status.start_time.clone());
                 Standing::of_job(self, &RunStatus { start_time, ..run }, job)
             }
+            _ => Standing::gone(self, &run),
         };
         let record = self.stand(&standing, Next::Again);
         match self.create_config_map() {
