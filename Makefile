@@ -1,11 +1,11 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test model faults fuzz check deny generate
+.PHONY: help demo dev test test-oldest model faults fuzz check deny release generate
 CARGO_DENY_VERSION := 0.20.2
 CARGO_FUZZ_VERSION := 0.13.2
 FUZZ := -runs=10000000
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: ## watch the operator work, on a control plane of its own (under a minute; the first time also builds it)
 	@examples/demo.sh
@@ -18,6 +18,9 @@ test: ## all tests, those against a real control plane too
 	@tests/control-plane/build.sh helm >/dev/null
 	@tests/schemathesis/build.sh >/dev/null
 	cargo test --locked
+
+test-oldest: ## the same against the oldest Kubernetes that is supported (1.33; the first time builds it, 8 minutes)
+	@assets=$$(tests/control-plane/build.sh oldest) && KUBEBUILDER_ASSETS=$$assets $(MAKE) --no-print-directory test
 
 model: ## every interleaving of the run protocol within larger bounds than `make test` has (minutes)
 	cargo test --locked --test model -- --include-ignored --show-output

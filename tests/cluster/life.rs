@@ -209,27 +209,51 @@ fn a_quota_that_forbids_pods_is_told() {
 }
 
 #[test]
-fn kubectl_and_kstatus_know_how_a_task_stands() {
+fn kubectl_kstatus_and_argo_cd_know_how_a_task_stands() {
     let ns = until_told();
-    let kstatus = || ns.cluster.kstatus(&ns.get(TASK));
+    let stands = |name: &str| {
+        let object = ns.get(name);
+        let argo_cd = ns.cluster.argo_cd(&object);
+        format!("{} {}", ns.cluster.kstatus(&object), argo_cd.split(' ').next().unwrap_or_default())
+    };
     let mut task = task_run(1, &[("task.md", "do it")]);
     task["spec"]["agentName"] = json!("late");
     ns.create(&task).ok();
-    ns.wait(TASK, "stalled", |task| is_stalled(task, "AgentNotFound"));
-    assert_eq!(kstatus(), "Failed");
+    let stalled = ns.wait(TASK, "stalled", |task| is_stalled(task, "AgentNotFound"));
+    assert_eq!(stands(TASK), "Failed Degraded");
+    let message = stalled["status"]["message"].as_str().expect("a message");
+    assert_eq!(ns.cluster.argo_cd(&stalled), format!("Degraded {message}"), "it says why");
     ns.merge(TASK, &json!({"spec": {"agentName": "agent", "suspend": true}})).ok();
-    ns.wait(TASK, "suspended", |task| condition_reason(task, "Suspended") == "Suspended");
-    assert_eq!(kstatus(), "InProgress");
+    let suspended = ns.wait(TASK, "suspended", |task| condition_reason(task, "Suspended") == "Suspended");
+    assert_eq!(stands(TASK), "InProgress Suspended");
+    let mut edited = suspended;
+    edited["metadata"]["generation"] = json!(99);
+    assert_eq!(ns.cluster.argo_cd(&edited), "Progressing waiting for the operator");
     ns.merge(TASK, &json!({"spec": {"suspend": false}})).ok();
     ns.wait_phase(TASK, 2, "Running");
-    assert_eq!(kstatus(), "InProgress");
+    assert_eq!(stands(TASK), "InProgress Progressing");
     end(&ns, 2, "succeeded");
     ns.kubectl(&["wait", "--for=condition=Complete", TASK, "--timeout=60s"]).ok();
-    assert_eq!(kstatus(), "Current");
+    assert_eq!(stands(TASK), "Current Healthy");
     add_context(&ns, "do more");
     ns.wait_phase(TASK, 3, "Running");
-    assert_eq!(kstatus(), "InProgress");
+    assert_eq!(stands(TASK), "InProgress Progressing");
     end(&ns, 3, "failed");
     ns.kubectl(&["wait", "--for=condition=Failed", TASK, "--timeout=60s"]).ok();
-    assert_eq!(kstatus(), "Failed");
+    assert_eq!(stands(TASK), "Failed Degraded");
+    edited["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    assert_eq!(ns.cluster.argo_cd(&edited), "Progressing its run is being ended");
+}
+
+#[test]
+fn argo_cd_knows_whether_an_agent_is_valid() {
+    let ns = until_told();
+    let mut agent = ns.wait("agent/agent", "judged", |agent| agent["status"]["conditions"].is_array());
+    assert_eq!(ns.cluster.argo_cd(&agent), "Healthy");
+    agent["metadata"]["generation"] = json!(99);
+    assert_eq!(ns.cluster.argo_cd(&agent), "Progressing waiting for the operator");
+    agent["status"]["conditions"][0]["observedGeneration"] = json!(99);
+    agent["status"]["conditions"][0]["status"] = json!("False");
+    agent["status"]["conditions"][0]["message"] = json!("cpu: banana");
+    assert_eq!(ns.cluster.argo_cd(&agent), "Degraded cpu: banana");
 }

@@ -99,6 +99,18 @@ impl Cluster {
         output.ok().trim().to_owned()
     }
 
+    /// What the shipped health check makes of an object in Argo CD's interpreter: a word and a message.
+    pub fn argo_cd(&self, object: &Value) -> String {
+        let file = "deploy/argo-cd/health.yaml";
+        let settings = self.kubectl(&["create", "--dry-run=client", "--output=json", "--filename", file]).ok();
+        let settings: Value = serde_json::from_str(&settings).expect("JSON");
+        let kind = object["kind"].as_str().expect("a kind");
+        let script = &settings["data"][format!("resource.customizations.health.orchestrator.io_{kind}")];
+        let mut interpreter = Command::new(self.binaries.join("kstatus"));
+        interpreter.arg(script.as_str().expect("a script"));
+        Output::of(interpreter, &object.to_string()).ok().trim().to_owned()
+    }
+
     /// Runs `kubectl edit`, with an editor that runs `sed EXPRESSION` on the file.
     pub fn kubectl_edit(&self, args: &[&str], expression: &str) -> Output {
         let editor = format!("sed -i {expression}");

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Builds etcd, kube-apiserver, kube-controller-manager, kube-scheduler, kwok, the launcher that runs them and kstatus, or
-# else Helm 3 and 4, from the versions pinned here, into a cache folder outside the clone. Prints that folder's path on
-# stdout, all else on stderr.
-# usage: build.sh [helm]
+# else Helm 3 and 4, or the Kubernetes components of the oldest version that is supported (a folder for KUBEBUILDER_ASSETS),
+# from the versions pinned here, into a cache folder outside the clone. Prints that folder's path on stdout, all else on
+# stderr.
+# usage: build.sh [helm|oldest]
 # env:   TASKRUN_OPERATOR_CACHE  where to keep what is built (default ${XDG_CACHE_HOME:-~/.cache}/taskrun-operator)
 #        KUBEBUILDER_ASSETS      a folder whose executables are used instead of built ones, as far as it has them
 set -euo pipefail
@@ -22,7 +23,8 @@ what=${1:-control-plane}
 case $what in
 control-plane) names="$components control-plane kstatus" ;;
 helm) names="helm3 helm4" ;;
-*) say "usage: build.sh [helm]"; exit 1 ;;
+oldest) names="kube-apiserver kube-controller-manager kube-scheduler" assets='' ;;
+*) say "usage: build.sh [helm|oldest]"; exit 1 ;;
 esac
 folder=$cache/$what-$({ sha256sum go.mod go.sum */go.mod */go.sum */*.go launcher/*.yaml build.sh 2>/dev/null || true; echo "$toolchain $assets"; } | hash)
 
@@ -64,9 +66,10 @@ build() {
 }
 
 kubernetes() {
-  local version=k8s.io/component-base/version tag
-  tag=$(sed -n 's/^\tk8s.io\/kubernetes \(v[0-9.]*\).*/\1/p' go.mod)
-  build "$1" . "k8s.io/kubernetes/cmd/$1" "-X $version.gitVersion=$tag -X $version.gitMajor=1 -X $version.gitMinor=$(cut -d. -f2 <<<"$tag") -X $version.gitTreeState=clean"
+  local version=k8s.io/component-base/version module=. tag
+  [ "$what" != oldest ] || module=oldest
+  tag=$(sed -n 's/^\tk8s.io\/kubernetes \(v[0-9.]*\).*/\1/p' "$module/go.mod")
+  build "$1" "$module" "k8s.io/kubernetes/cmd/$1" "-X $version.gitVersion=$tag -X $version.gitMajor=1 -X $version.gitMinor=$(cut -d. -f2 <<<"$tag") -X $version.gitTreeState=clean"
 }
 
 helm() {
