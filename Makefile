@@ -16,6 +16,7 @@ dev: ## the same, left running for kubectl until Ctrl-C
 test: ## all tests, those against a real control plane too
 	@tests/control-plane/build.sh >/dev/null
 	@tests/control-plane/build.sh helm >/dev/null
+	@tests/control-plane/build.sh prometheus >/dev/null
 	@tests/schemathesis/build.sh >/dev/null
 	cargo test --locked
 
@@ -53,5 +54,6 @@ deny:
 	then echo cargo deny check advisories; cargo deny --locked --offline check advisories; \
 	else echo "the advisory database cannot be reached: advisories are not checked"; fi
 
-generate: ## write crds/ anew from the Rust types
+generate: ## write crds/ and docs/metrics.md anew from the code
 	cargo run --locked --bin taskrun-operator -- crds --output crds
+	cargo run --locked --bin taskrun-operator -- metrics --output docs/metrics.md

@@ -8,6 +8,7 @@
 mod kept;
 mod markdown;
 mod mutate;
+mod reason;
 mod review;
 mod validate;
 
@@ -16,6 +17,7 @@ mod tests;
 
 pub use markdown::is_blank;
 pub use mutate::{Mutation, mutate};
+pub use reason::Reason;
 pub use review::{Decision, MAX_REVIEW_BYTES, Operation, Reviewed, Webhook, review};
 pub use validate::{Violation, json_bytes, validate};
 

@@ -1,6 +1,7 @@
 //! The command line: one file a subcommand.
 
 mod crds;
+mod metrics;
 mod migrate_helm;
 mod run;
 mod uninstall;
@@ -27,6 +28,8 @@ enum Command {
     MigrateHelm(migrate_helm::MigrateHelmArgs),
     /// Print the CRDs as YAML
     Crds(crds::CrdsArgs),
+    /// Print the table of all metrics as Markdown
+    Metrics(metrics::MetricsArgs),
 }
 
 /// Parses the arguments and does what they say.
@@ -37,6 +40,7 @@ pub fn main() -> ExitCode {
         Command::Uninstall(args) => uninstall::run(&args).map(|()| ExitCode::SUCCESS),
         Command::MigrateHelm(args) => migrate_helm::run(&args),
         Command::Crds(args) => crds::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Metrics(args) => metrics::run(&args).map(|()| ExitCode::SUCCESS),
     };
     match result {
         Ok(code) => code,

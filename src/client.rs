@@ -5,6 +5,7 @@
 
 mod access;
 mod changes;
+mod counted;
 mod error;
 mod helm;
 mod logs;
@@ -22,6 +23,7 @@ pub use tasks::{Filter, PAGE, Page, Tasks};
 pub use webhooks::{Address, Entry, SERVICE, WEBHOOK_CONFIGURATION, Webhook, host};
 
 use crate::crd::{Agent, MANAGED_BY, TaskNames, TaskRun, reason};
+use crate::metrics::Calls;
 use crate::plan::{Notice, Step};
 use error::{bounded, gone_is_conflict, refusal};
 use futures::{Stream, StreamExt};
@@ -66,24 +68,27 @@ pub struct ApiServer {
 }
 
 impl ApiServer {
-    /// From `KUBECONFIG`, `~/.kube/config` or the pod's service account.
+    /// From `KUBECONFIG`, `~/.kube/config` or the pod's service account; calls are counted there.
     ///
     /// # Errors
     /// If there is no usable configuration.
-    pub async fn connect() -> Result<Self, Error> {
-        Ok(Self::connect_in(None).await?.0)
+    pub async fn connect(calls: &Calls) -> Result<Self, Error> {
+        Ok(Self::new(access::counted_client(access::infer().await?, READ_TIMEOUT, calls.clone())?))
     }
 
-    /// The same, with this namespace, or that which the configuration says.
+    /// The same, uncounted, with this namespace, or that which the configuration says.
     ///
     /// # Errors
     /// If there is no usable configuration.
     pub async fn connect_in(namespace: Option<String>) -> Result<(Self, String), Error> {
         let config = access::infer().await?;
         let namespace = namespace.unwrap_or_else(|| config.default_namespace.clone());
-        let client = access::client(config, Some(READ_TIMEOUT))?;
+        Ok((Self::new(access::client(config, Some(READ_TIMEOUT))?), namespace))
+    }
+
+    fn new(client: Client) -> Self {
         let reporter = Reporter { controller: MANAGED_BY.to_owned(), instance: None };
-        Ok((Self { recorder: Recorder::new(client.clone(), reporter), client }, namespace))
+        Self { recorder: Recorder::new(client.clone(), reporter), client }
     }
 
     /// The objects of a kind, in a namespace or in all.

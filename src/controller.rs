@@ -5,7 +5,10 @@
 
 mod agents;
 mod cache;
+mod measure;
 mod observe;
+mod queue;
+mod versions;
 mod written;
 
 use crate::client::{ApiServer, Error, WATCH_SECONDS};
@@ -14,7 +17,7 @@ use crate::leader::Leadership;
 use crate::metrics::Metrics;
 use crate::plan::{Next, Plan, Step, plan};
 use cache::{Caches, Guarded, GuardedAgent};
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -22,10 +25,12 @@ use kube::core::DynamicObject;
 use kube::runtime::controller::{self, Action, Config, Controller};
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::{WatchStreamExt, watcher};
+use queue::Queue;
 use std::collections::HashMap;
 use std::future::{Future, Ready, ready};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use versions::Versions;
 use written::Written;
 
 /// Reconciles at the same time: each is a few calls to the API server.
@@ -57,6 +62,8 @@ struct Context {
     metrics: Arc<Metrics>,
     leadership: Leadership,
     written: Written,
+    queue: Queue,
+    versions: Versions,
     /// In a row, by object.
     failures: Mutex<HashMap<ObjectRef<DynamicObject>, u32>>,
 }
@@ -77,9 +84,12 @@ pub async fn run(
     let (caches, writers) = Caches::new();
     let watch = watcher::Config::default().page_size(PAGE_SIZE).timeout(WATCH_SECONDS);
     let ours = watch.clone().labels(TASK_LABEL);
+    let ctx = Context::new(api_server.clone(), caches.clone(), settings, metrics, leadership);
+    let hears = ctx.clone();
     let task_runs = watcher(api_server.api::<Guarded>(namespace), watch.clone())
         .default_backoff()
         .modify(cache::prune_task_run)
+        .inspect(move |event| hears.hear(event))
         .reflect(writers.task_runs)
         .applied_objects()
         .filter(told);
@@ -97,23 +107,22 @@ pub async fn run(
         .reflect(writers.agents)
         .touched_objects()
         .filter(told);
-    let waiting = caches.clone();
-    let default_agent = settings.default_agent.clone();
-    let (written, failures) = (Written::default(), Mutex::default());
-    let context =
-        Arc::new(Context { api_server, caches: caches.clone(), settings, metrics, leadership, written, failures });
-    let ctx = context.clone();
+    let [of_task_runs, of_jobs, of_pods, of_agents, ended_with] = std::array::from_fn(|_| ctx.clone());
+    let task_runs = task_runs.inspect_ok(move |task_run| of_task_runs.due(&ObjectRef::from_obj(task_run)));
     let task_runs_are_reconciled = Controller::for_stream(task_runs, caches.task_runs)
         .with_config(Config::default().concurrency(CONCURRENCY))
-        .watches_stream(jobs, |job: Job| cache::task_run_of(&job))
-        .watches_stream(pods, |pod: Pod| cache::task_run_of(&pod))
-        .watches_stream(agents, move |agent: GuardedAgent| waiting.waiting_for(&agent, default_agent.as_deref()))
+        .watches_stream(jobs, move |job: Job| cache::task_run_of(&job).inspect(|object| of_jobs.due(object)))
+        .watches_stream(pods, move |pod: Pod| cache::task_run_of(&pod).inspect(|object| of_pods.due(object)))
+        .watches_stream(agents, move |agent: GuardedAgent| {
+            let waiting = of_agents.caches.waiting_for(&agent, of_agents.settings.default_agent.as_deref());
+            waiting.into_iter().inspect(|object| of_agents.due(object)).collect::<Vec<_>>()
+        })
         .graceful_shutdown_on(shutdown)
-        .run(reconcile, error_policy, context)
+        .run(reconcile, error_policy, ctx)
         .for_each(|result| {
             // errors of reconciles were told by error_policy
             if let Err(controller::Error::ObjectNotFound(object)) = result {
-                ctx.forget_failures(&object);
+                ended_with.forget(&object);
             }
             ready(())
         });
@@ -138,11 +147,15 @@ async fn reconcile(task_run: Arc<Guarded>, ctx: Arc<Context>) -> Result<Action, 
     if !ctx.leadership.acquired().await {
         return Ok(Action::await_change());
     }
-    let started = Instant::now();
+    let (object, started) = (ObjectRef::from_obj(&*task_run).erase(), Instant::now());
+    ctx.begin(&object);
     let result = tokio::select! {
         biased;
         // a call that hangs must not be sent later
-        () = ctx.leadership.lost() => return Ok(Action::requeue(Duration::ZERO)),
+        () = ctx.leadership.lost() => {
+            ctx.due_after(object, Duration::ZERO);
+            return Ok(Next::Again.into());
+        }
         result = async {
             match &task_run.0 {
                 Ok(cached) => Box::pin(reconcile_task_run(cached, &ctx)).await,
@@ -150,27 +163,27 @@ async fn reconcile(task_run: Arc<Guarded>, ctx: Arc<Context>) -> Result<Action, 
             }
         } => result,
     };
-    ctx.metrics.reconciled(result.is_ok(), started.elapsed());
     if result.is_ok() {
-        ctx.forget_failures(&ObjectRef::from_obj(&*task_run).erase());
+        ctx.forget_failures(&object);
     }
-    result
+    ctx.end(object, &result, started.elapsed());
+    result.map(Action::from)
 }
 
-async fn reconcile_task_run(cached: &TaskRun, ctx: &Context) -> Result<Action, Error> {
+async fn reconcile_task_run(cached: &TaskRun, ctx: &Context) -> Result<Next, Error> {
     if let Some(wait) = ctx.wait_for_copies(cached) {
-        return Ok(Action::requeue(wait));
+        return Ok(Next::After(wait));
     }
     if let Some(next) = ctx.caches.look(cached, ctx.settings.names).await {
-        return Ok(next.into());
+        return Ok(next);
     }
     let mut refused = None;
     for _ in 0..MAX_ROUNDS {
         if !ctx.leadership.may_begin() {
-            return Ok(Action::requeue(Duration::ZERO));
+            return Ok(Next::Again);
         }
         let Some(mut observed) = observe::observe(ctx, cached).await? else {
-            return Ok(Action::await_change());
+            return Ok(Next::Wait);
         };
         let version = observed.task_run.metadata.resource_version.clone();
         observed.refused = refused.take().filter(|(of, _)| *of == version).map(|(_, refusal)| refusal);
@@ -181,7 +194,7 @@ async fn reconcile_task_run(cached: &TaskRun, ctx: &Context) -> Result<Action, E
             Ok(()) if let (Some((reason, message)), Next::After(_)) = (observed.refused, plan.next) => {
                 return Err(Error::Refused { reason, message });
             }
-            Ok(()) => return Ok(plan.next.into()),
+            Ok(()) => return Ok(plan.next),
             Err(Error::Refused { reason, message }) => refused = Some((version, (reason, message))),
             Err(Error::Conflict(message)) => tracing::debug!(message, "conflict, observing again"),
             Err(error) => return Err(error),
@@ -192,16 +205,16 @@ async fn reconcile_task_run(cached: &TaskRun, ctx: &Context) -> Result<Action, E
 
 /// An object that does not fit our types: only an edit can mend it, and the others go on. It can be
 /// deleted all the same, for which its metadata is enough.
-async fn reconcile_unreadable(metadata: &ObjectMeta, ctx: &Context) -> Result<Action, Error> {
+async fn reconcile_unreadable(metadata: &ObjectMeta, ctx: &Context) -> Result<Next, Error> {
     if metadata.deletion_timestamp.is_none() {
         let (name, namespace) = (&metadata.name, &metadata.namespace);
         tracing::warn!(task_run = name, namespace, "cannot be read: its spec or status does not fit the schema");
-        return Ok(Action::await_change());
+        return Ok(Next::Wait);
     }
     let observed = observe::observe_unreadable(ctx, metadata).await?;
     let plan = plan(&observed);
     execute(ctx, &observed.task_run, &plan).await?;
-    Ok(plan.next.into())
+    Ok(plan.next)
 }
 
 /// Carries the plan out, in order. No choices are left.
@@ -212,11 +225,27 @@ async fn execute(ctx: &Context, task_run: &TaskRun, plan: &Plan) -> Result<(), E
         }
         ctx.api_server.execute(task_run, step).await?;
         ctx.take_note(task_run, step);
+        ctx.measure(task_run, step);
     }
     Ok(())
 }
 
 impl Context {
+    fn new(
+        api_server: ApiServer,
+        caches: Caches,
+        settings: Settings,
+        metrics: Arc<Metrics>,
+        leadership: Leadership,
+    ) -> Arc<Self> {
+        let (written, queue, versions, failures) = Default::default();
+        let ctx =
+            Arc::new(Self { api_server, caches, settings, metrics, leadership, written, queue, versions, failures });
+        let seen = ctx.clone();
+        ctx.metrics.reconciler.look_at(move || seen.look());
+        ctx
+    }
+
     /// Notes what was written: all these writes are made under a resourceVersion.
     fn take_note(&self, task_run: &TaskRun, step: &Step) {
         let TaskRun { metadata, .. } = task_run;
@@ -237,6 +266,12 @@ impl Context {
         let job = self.caches.job(cached, cached.spec.context_version);
         let copies = [Some(&cached.metadata), job.as_ref().map(|job| &job.metadata)];
         copies.into_iter().flatten().find_map(|copy| self.written.wait_for(copy))
+    }
+
+    /// The object is gone.
+    fn forget(&self, object: &ObjectRef<DynamicObject>) {
+        self.forget_failures(object);
+        self.queue.take(object);
     }
 
     fn forget_failures(&self, object: &ObjectRef<DynamicObject>) {
@@ -263,7 +298,9 @@ fn error_policy(task_run: Arc<Guarded>, error: &Error, ctx: Arc<Context>) -> Act
     *count += 1;
     let first = if matches!(error, Error::Refused { .. }) { BACKOFF_REFUSED } else { BACKOFF.0 };
     tracing::warn!(%error, task_run = object.name, namespace = object.namespace, failures = *count, "reconcile failed");
-    Action::requeue(backoff(first, *count))
+    let wait = backoff(first, *count);
+    ctx.due_after(object, wait);
+    Action::requeue(wait)
 }
 
 /// How long to wait after so many failures: exponential, with jitter and a cap.

@@ -194,7 +194,7 @@ impl Candidate {
         self.standing.send_modify(|standing| led = std::mem::replace(&mut standing.until, until).is_some());
         if led != leads {
             tracing::info!(identity = self.identity, leads, "leadership has changed");
-            self.metrics.leads(leads);
+            self.metrics.reconciler.leads(leads);
         }
     }
 

@@ -181,7 +181,7 @@ impl Rotator {
             }
         } else {
             tracing::info!(not_after = %candidate.not_after, "serving a new certificate");
-            self.metrics.certificate_served(candidate.not_after);
+            self.metrics.certificate.served(candidate.not_after);
             self.served.set(candidate.clone());
         }
     }
@@ -227,7 +227,7 @@ impl Rotator {
         if known.broken.as_deref() != Some(what) {
             known.broken = Some(what.to_vec());
             tracing::warn!(%problem, "failed to load a certificate: going on with the former one, if there is one");
-            self.metrics.certificate_loaded(false);
+            self.metrics.certificate.loaded(false);
         }
     }
 
@@ -238,7 +238,7 @@ impl Rotator {
         }
         if was_broken || known.candidate.as_ref() != Some(&pair) {
             known.candidate = Some(pair);
-            self.metrics.certificate_loaded(true);
+            self.metrics.certificate.loaded(true);
         }
     }
 

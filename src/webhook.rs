@@ -10,7 +10,7 @@ pub mod connections;
 mod body;
 mod timeout;
 
-use crate::admission::{self, Decision, MAX_REVIEW_BYTES, Operation, Reviewed, Webhook};
+use crate::admission::{self, Decision, MAX_REVIEW_BYTES, Operation, Reason, Reviewed, Webhook};
 use crate::crd::TaskNames;
 use crate::metrics::{Metrics, Refused};
 use actix_web::http::StatusCode;
@@ -65,7 +65,7 @@ async fn validate(state: Data<State>, request: HttpRequest, payload: Payload) ->
 }
 
 async fn answer(state: Data<State>, webhook: Webhook, request: &HttpRequest, payload: Payload) -> HttpResponse {
-    let _in_flight = state.metrics.review_begins();
+    let _in_flight = state.metrics.admission.review_begins();
     match review(&state, webhook, request, payload).await {
         Ok(Reviewed { body: Some(body), .. }) => HttpResponse::Ok().content_type(ContentType::json()).body(body),
         Ok(_) => HttpResponse::BadRequest().body("not an AdmissionReview with a request.uid"),
@@ -98,16 +98,20 @@ async fn review(state: &State, webhook: Webhook, request: &HttpRequest, payload:
 fn judge(state: &State, webhook: Webhook, body: &[u8]) -> Reviewed {
     let started = Instant::now();
     let reviewed = catch_unwind(AssertUnwindSafe(|| admission::review(webhook, body, state.names)));
-    let reviewed =
-        reviewed.unwrap_or(Reviewed { body: None, decision: Decision::Malformed, operation: Operation::Other });
-    state.metrics.reviewed(webhook, reviewed.operation, reviewed.decision, started.elapsed());
+    let reviewed = reviewed.unwrap_or(Reviewed {
+        body: None,
+        decision: Decision::Malformed,
+        reason: Some(Reason::Panic),
+        operation: Operation::Other,
+    });
+    state.metrics.admission.reviewed(webhook, &reviewed, body.len(), started.elapsed());
     reviewed
 }
 
 /// Says why in one line. After a 429 with `Retry-After` the API server's client asks again by itself, within the
 /// webhook's timeout (client-go, `rest/with_retry.go`).
 fn refusal(state: &State, why: Refused) -> HttpResponse {
-    state.metrics.refused(why);
+    state.metrics.admission.refused(why);
     let too_large = format!("a review has at most {MAX_REVIEW_BYTES} bytes");
     let (status, line) = match why {
         Refused::Path => (StatusCode::NOT_FOUND, "reviews are posted to /mutate or /validate"),

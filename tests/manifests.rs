@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 use taskrun_operator::client::WEBHOOK_CONFIGURATION;
 use taskrun_operator::crd::{CHANGED_BY, GROUP, custom_resource_definitions};
+use taskrun_operator::metrics::Metrics;
 
 fn read(path: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).expect(path)
@@ -22,6 +23,12 @@ fn crds_are_current() {
         let generated = serde_json::to_value(&crd).expect("JSON");
         assert_eq!(without_float(shipped), without_float(generated), "{path} is stale: run `make generate`");
     }
+}
+
+#[test]
+fn the_table_of_metrics_is_current() {
+    let generated = Metrics::new().expect("metrics").document();
+    assert_eq!(read("docs/metrics.md"), generated, "docs/metrics.md is stale: run `make generate`");
 }
 
 /// `1` and `1.0` are one number to JSON, but two to this comparison.

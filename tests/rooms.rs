@@ -11,7 +11,7 @@ const ARROWS: [(&str, &[&str]); 19] = [
     ("plan", &["crd", "admission"]),
     ("task", &["crd", "admission"]),
     ("helm", &["crd", "admission"]),
-    ("client", &["crd", "plan", "task"]),
+    ("client", &["crd", "metrics", "plan", "task"]),
     ("clock", &[]),
     ("certificate", &[]),
     ("rotator", &["certificate", "client", "clock", "leader", "metrics", "server"]),
@@ -22,7 +22,7 @@ const ARROWS: [(&str, &[&str]); 19] = [
     ("api", &["clock", "crd", "admission", "task", "client"]),
     ("plugin", &["clock", "crd", "task", "client"]),
     ("server", &["api", "certificate", "webhook", "metrics"]),
-    ("metrics", &["admission"]),
+    ("metrics", &["admission", "crd"]),
     ("telemetry", &[]),
     (
         "cli",

@@ -3,7 +3,7 @@
 //! Every answer echoes the request's uid: the API server counts one without as a failed call, and
 //! then `failurePolicy` speaks instead of us.
 
-use super::{Mutation, Subject, Violation, Writer, from_map, mutate, validate};
+use super::{Mutation, Reason, Subject, Violation, Writer, from_map, mutate, validate};
 use crate::crd::{GROUP, TaskNames};
 use k8s_openapi::ByteString;
 use serde::{Deserialize, Serialize};
@@ -59,6 +59,8 @@ pub struct Reviewed {
     pub body: Option<Vec<u8>>,
     /// What was decided.
     pub decision: Decision,
+    /// Why, where it was not let through: the first rule that is broken.
+    pub reason: Option<Reason>,
     /// About what.
     pub operation: Operation,
 }
@@ -134,6 +136,8 @@ struct Response {
     warnings: Vec<String>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     audit_annotations: BTreeMap<&'static str, String>,
+    #[serde(skip)]
+    reason: Option<Reason>,
 }
 
 /// Answers a review.
@@ -148,15 +152,16 @@ pub fn review(webhook: Webhook, body: &[u8], names: TaskNames) -> Reviewed {
                 Response { patch: Some(_), .. } => Decision::Patched,
                 _ => Decision::Allowed,
             };
-            Reviewed { body: Some(encode(&response)), decision, operation }
+            Reviewed { body: Some(encode(&response)), decision, reason: response.reason, operation }
         }
         Err(error) => {
             // the position, never the text: it may be markdown
             let message =
                 format!("not an AdmissionReview v1 of a TaskRun (line {}, column {})", error.line(), error.column());
             let uid = read::<UidOnly>(body).ok();
-            let body = uid.map(|UidOnly { request: Uid { uid } }| encode(&bad_request(uid, &message)));
-            Reviewed { body, decision: Decision::Malformed, operation: Operation::Other }
+            let reason = Reason::Unreadable;
+            let body = uid.map(|UidOnly { request: Uid { uid } }| encode(&bad_request(uid, reason, &message)));
+            Reviewed { body, decision: Decision::Malformed, reason: Some(reason), operation: Operation::Other }
         }
     }
 }
@@ -174,6 +179,7 @@ fn answer(webhook: Webhook, request: &Request<'_>, names: TaskNames) -> Response
     if (request.resource.group.as_str(), request.resource.resource.as_str()) != (GROUP, "taskruns") {
         return bad_request(
             uid,
+            Reason::WrongResource,
             "this webhook reviews taskruns.orchestrator.io only: mend the rules of the webhook configuration",
         );
     }
@@ -226,12 +232,13 @@ fn judged(response: Response, new: &Subject<'_>, violations: &[Violation]) -> Re
             "causes": violations.iter().map(cause).collect::<Vec<_>>(),
         },
     });
-    Response { allowed: false, status: Some(status), ..response }
+    let reason = violations.first().and_then(|violation| violation.reason);
+    Response { allowed: false, status: Some(status), reason, ..response }
 }
 
-fn bad_request(uid: String, message: &str) -> Response {
+fn bad_request(uid: String, reason: Reason, message: &str) -> Response {
     let status = json!({"status": "Failure", "code": 400, "reason": "BadRequest", "message": message});
-    Response { uid, status: Some(status), ..Response::default() }
+    Response { uid, status: Some(status), reason: Some(reason), ..Response::default() }
 }
 
 fn encode(response: &Response) -> Vec<u8> {

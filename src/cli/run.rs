@@ -150,7 +150,7 @@ fn raise_open_files() {
 
 async fn serve(args: RunArgs) -> Result<(), Box<dyn Error>> {
     let (metrics, readiness) = (Arc::new(Metrics::new()?), Readiness::default());
-    let api_server = ApiServer::connect().await?;
+    let api_server = ApiServer::connect(&metrics.calls).await?;
     let names = args.task_names;
     let (served, clients) = (Arc::new(Served::default()), args.tls.clients()?);
     let is_leaving = Arc::new(AtomicBool::new(false));
@@ -174,7 +174,7 @@ async fn serve(args: RunArgs) -> Result<(), Box<dyn Error>> {
         () = stop.clone() => return Ok(()),
     }
     let (namespace, pod) = (args.operator_namespace.clone(), args.pod_name.clone());
-    let candidate = Candidate::new(ApiServer::connect().await?, namespace, pod, metrics.clone());
+    let candidate = Candidate::new(ApiServer::connect(&metrics.calls).await?, namespace, pod, metrics.clone());
     let leadership = candidate.leadership();
     let settings = Settings { names, default_agent: args.default_agent.clone() };
     let controllers = args.watched().into_iter().map(|namespace| {

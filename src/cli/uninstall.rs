@@ -35,7 +35,8 @@ pub struct UninstallArgs {
 pub async fn run(args: &UninstallArgs) -> Result<(), Box<dyn Error>> {
     telemetry::init("error");
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let api_server = ApiServer::connect().await?;
+    let metrics = Arc::new(Metrics::new()?);
+    let api_server = ApiServer::connect(&metrics.calls).await?;
     let namespace = args.operator_namespace.clone();
     let is_ending = api_server.is_ending(&namespace).await?;
     if let Some(other) = elsewhere(&api_server, &namespace, is_ending).await? {
@@ -53,7 +54,7 @@ pub async fn run(args: &UninstallArgs) -> Result<(), Box<dyn Error>> {
     if let Some(holder) = had_lease.as_ref().and_then(|lease| lease.spec.as_ref()?.holder_identity.as_ref()) {
         eprintln!("waiting for the end of the operator {holder}, or of its Lease");
     }
-    let candidate = Candidate::new(ApiServer::connect().await?, namespace, None, Arc::new(Metrics::new()?));
+    let candidate = Candidate::new(ApiServer::connect(&metrics.calls).await?, namespace, None, metrics);
     let leadership = candidate.leadership();
     let work = async {
         let patience = Duration::from_secs(args.timeout);

@@ -1,15 +1,19 @@
 //! Whose rights a call is made with: the process' own, a user's kubeconfig, or the token of a request.
 
+use super::counted::Counted;
 use super::error::Error;
 use super::queues::Queues;
 use super::tasks::Tasks;
 use crate::crd::TaskNames;
+use crate::metrics::Calls;
 use crate::task;
+use kube::client::ClientBuilder;
 use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
 use serde_json::json;
 use std::path::PathBuf;
 use std::time::Duration;
+use tower::layer::layer_fn;
 
 /// Field manager of what the PM API writes.
 const API_MANAGER: &str = "taskrun-api";
@@ -100,12 +104,22 @@ fn unusable(error: &KubeconfigError) -> String {
 }
 
 /// A client that repeats nothing by itself, and notices a connection that was silent for too long.
-pub(super) fn client(mut config: Config, read_timeout: Option<Duration>) -> Result<Client, kube::Error> {
+pub(super) fn client(config: Config, read_timeout: Option<Duration>) -> Result<Client, kube::Error> {
+    Client::try_from(plain(config, read_timeout))
+}
+
+/// The same, whose calls are counted.
+pub(super) fn counted_client(config: Config, read_timeout: Duration, calls: Calls) -> Result<Client, kube::Error> {
+    let counted = layer_fn(move |service| Counted::new(service, calls.clone()));
+    Ok(ClientBuilder::try_from(plain(config, Some(read_timeout)))?.with_layer(&counted).build())
+}
+
+fn plain(mut config: Config, read_timeout: Option<Duration>) -> Config {
     config.default_retry = false;
     config.read_timeout = read_timeout;
     // or the time that a connection was idle before the request would count
     config.reset_reader_on_write = true;
-    Client::try_from(config)
+    config
 }
 
 /// From `KUBECONFIG`, `~/.kube/config` or the pod's service account.

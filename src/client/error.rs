@@ -1,6 +1,7 @@
 //! Why a call came to nothing, in the words that people and plans need.
 
 use crate::crd::reason;
+use crate::metrics::Failure;
 use kube::core::Status;
 use std::future::Future;
 use std::time::Duration;
@@ -31,6 +32,18 @@ pub enum Error {
     /// Nobody said where the API server is.
     #[error("found no API server: set KUBECONFIG, or run in a pod with a service account")]
     NoConfiguration,
+}
+
+impl From<&Error> for Failure {
+    fn from(error: &Error) -> Self {
+        match error {
+            Error::Conflict(_) => Self::Conflict,
+            Error::Refused { .. } => Self::Refused,
+            Error::Timeout => Self::Timeout,
+            Error::Call(kube::Error::Api(_)) => Self::Answer,
+            Error::Call(_) | Error::NoConfiguration => Self::Connection,
+        }
+    }
 }
 
 /// A call with an end; conflicts are told apart.

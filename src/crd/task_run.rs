@@ -134,6 +134,20 @@ impl TaskRun {
         self.status.as_ref()?.run(self.spec.context_version)
     }
 
+    /// Where it stands: pending as long as nobody has looked at it.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        self.status.as_ref().and_then(|status| status.phase).unwrap_or(Phase::Pending)
+    }
+
+    /// Whether somebody has to act before it goes on. One that has ended does not.
+    #[must_use]
+    pub fn is_stalled(&self) -> bool {
+        let conditions = self.status.iter().flat_map(|status| &status.conditions);
+        let is_on = conditions.filter(|condition| condition.status == "True").any(|on| on.type_ == "Stalled");
+        is_on && matches!(self.phase(), Phase::Pending | Phase::Running)
+    }
+
     /// The older run whose end the present version waits for.
     #[must_use]
     pub fn run_waited_for(&self) -> Option<&RunStatus> {
@@ -290,7 +304,7 @@ pub enum Phase {
 impl Phase {
     /// As it stands in a status.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Pending => "Pending",
             Self::Running => "Running",
@@ -318,7 +332,7 @@ pub enum Outcome {
 impl Outcome {
     /// As it stands in a status.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Succeeded => "Succeeded",
             Self::Failed => "Failed",

@@ -117,7 +117,7 @@ mod tests {
 
     #[test]
     fn violations_stand_on_lines_of_their_own_and_only_there() {
-        let violation = |field: &str| Violation { field: field.into(), message: "is bad".into() };
+        let violation = |field: &str| Violation { reason: None, field: field.into(), message: "is bad".into() };
         let mut error =
             task::Error::new(Code::Invalid, "TaskRun \"task-1\" is invalid: [spec.a: is bad, spec.b: is bad]");
         error.violations = vec![violation("spec.a"), violation("spec.b")];

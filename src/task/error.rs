@@ -125,6 +125,7 @@ impl Error {
         };
         let causes = details.map(|details| details.causes.as_slice()).unwrap_or_default();
         let violation = |cause: &kube::core::response::StatusCause| Violation {
+            reason: None,
             field: cause.field.clone(),
             message: cause.message.clone(),
         };

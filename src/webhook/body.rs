@@ -54,7 +54,7 @@ impl Body {
                 self.taken.push(budget.try_acquire_many(more).map_err(|_| Refused::Memory)?);
             }
             self.bytes.reserve_exact(capacity - self.bytes.len());
-            self.metrics.holds(self.bytes.capacity().cast_signed() - held.cast_signed());
+            self.metrics.admission.holds(self.bytes.capacity().cast_signed() - held.cast_signed());
         }
         self.bytes.extend_from_slice(chunk);
         Ok(())
@@ -76,7 +76,7 @@ impl Deref for Body {
 
 impl Drop for Body {
     fn drop(&mut self) {
-        self.metrics.holds(-self.bytes.capacity().cast_signed());
+        self.metrics.admission.holds(-self.bytes.capacity().cast_signed());
     }
 }
 

@@ -77,7 +77,7 @@ fn make_room(open: &mut Vec<Weak<Connection>>, metrics: &Metrics) {
         let silent = (0..open.len()).min_by_key(|&place| heard(&open[place]));
         if let Some(connection) = silent.and_then(|place| open.swap_remove(place).upgrade()) {
             connection.close();
-            metrics.connection_closed();
+            metrics.admission.connection_closed();
         }
     }
 }

@@ -31,6 +31,7 @@ fn wait_standby(operator: &Operator) {
     }
     let metrics = operator.http("/metrics").expect("an answer");
     assert!(metrics.contains("\ntaskrun_leader 0\n"), "{metrics}");
+    assert!(!metrics.contains("\ntaskrun_taskruns{"), "only the leader counts them: {metrics}");
 }
 
 fn writes_of(cluster: &Cluster, credential: &str) -> Vec<ApiWrite> {

@@ -17,6 +17,7 @@ mod life;
 #[path = "../rollout/line.rs"]
 #[expect(dead_code, reason = "tests/rollout uses all of it")]
 mod line;
+mod metrics;
 mod migration;
 mod migration_role;
 mod outage;

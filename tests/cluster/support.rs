@@ -235,6 +235,11 @@ pub fn build_helm() -> PathBuf {
     build(&["helm"])
 }
 
+/// The same for Prometheus and promtool.
+pub fn build_prometheus() -> PathBuf {
+    build(&["prometheus"])
+}
+
 fn build(what: &[&str]) -> PathBuf {
     let mut build = Command::new("tests/control-plane/build.sh");
     let build = build.args(what).current_dir(ROOT).stderr(Stdio::inherit()).output();

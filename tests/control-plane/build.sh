@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Builds etcd, kube-apiserver, kube-controller-manager, kube-scheduler, kwok, the launcher that runs them and kstatus, or
-# else Helm 3 and 4, or the Kubernetes components of the oldest version that is supported (a folder for KUBEBUILDER_ASSETS),
-# from the versions pinned here, into a cache folder outside the clone. Prints that folder's path on stdout, all else on
-# stderr.
-# usage: build.sh [helm|oldest]
+# Builds what tests run, from the versions pinned here, into a cache folder outside the clone. Prints that folder's path on
+# stdout, all else on stderr.
+# usage: build.sh [control-plane]   etcd, kube-apiserver, kube-controller-manager, kube-scheduler, kwok, the launcher, kstatus
+#        build.sh helm              Helm 3 and 4
+#        build.sh oldest            Kubernetes' components of the oldest version that is supported, for KUBEBUILDER_ASSETS
+#        build.sh prometheus        Prometheus and promtool
 # env:   TASKRUN_OPERATOR_CACHE  where to keep what is built (default ${XDG_CACHE_HOME:-~/.cache}/taskrun-operator)
 #        KUBEBUILDER_ASSETS      a folder whose executables are used instead of built ones, as far as it has them
 set -euo pipefail
@@ -24,7 +25,8 @@ case $what in
 control-plane) names="$components control-plane kstatus" ;;
 helm) names="helm3 helm4" ;;
 oldest) names="kube-apiserver kube-controller-manager kube-scheduler" assets='' ;;
-*) say "usage: build.sh [helm|oldest]"; exit 1 ;;
+prometheus) names="prometheus promtool" ;;
+*) say "usage: build.sh [control-plane|helm|oldest|prometheus]"; exit 1 ;;
 esac
 folder=$cache/$what-$({ sha256sum go.mod go.sum */go.mod */go.sum */*.go launcher/*.yaml build.sh 2>/dev/null || true; echo "$toolchain $assets"; } | hash)
 
@@ -50,7 +52,7 @@ build() {
   key=$(cd "$module" && { cat go.mod go.sum 2>/dev/null || true; [ "$package" != . ] || cat ./*.go ./*.yaml 2>/dev/null || true; echo "$ldflags $toolchain"; } | hash)
   if [ ! -x "$cache/executables/$name-$key" ]; then
     if [ -z "${announced:-}" ]; then
-      say "building into $cache; the first time takes 8 to 10 minutes (Helm 5) on two cores, later ones seconds"; announced=1
+      say "building into $cache; the first time takes 8 to 10 minutes (Helm 5, Prometheus 3) on two cores, later ones seconds"; announced=1
     fi
     say "$name: building"
     : >"$work/log"
@@ -78,6 +80,14 @@ helm() {
   build "helm$1" "helm$1" "$module/cmd/helm" "-X $module/internal/version.version=$tag"
 }
 
+# Without the discovery of targets in clouds and clusters, which is most of it: tests name their targets.
+prometheus() {
+  local module=github.com/prometheus/prometheus tag
+  tag=$(sed -n "s|^\t$module v0\.\([0-9.]*\).*|\1|p" prometheus/go.mod) # v0.316.0 is Prometheus 3.16.0
+  GOFLAGS="$GOFLAGS -tags=remove_all_sd" build "$1" prometheus "$module/cmd/$1" \
+    "-X github.com/prometheus/common/version.Version=${tag:0:1}.$((10#${tag:1:2})).${tag#*.}"
+}
+
 for name in $names; do
   if [ -n "$assets" ] && [ -x "$assets/$name" ]; then
     say "$name: taken from KUBEBUILDER_ASSETS"
@@ -89,6 +99,7 @@ for name in $names; do
   control-plane) build control-plane launcher . ;;
   kstatus) build kstatus kstatus . ;;
   helm*) helm "${name#helm}" ;;
+  prom*) prometheus "$name" ;;
   etcd) build etcd etcd go.etcd.io/etcd/server/v3 ;;
   kwok) build kwok kwok sigs.k8s.io/kwok/cmd/kwok ;;
   *) kubernetes "$name" ;;
