@@ -18,7 +18,7 @@ mod tests;
 pub use markdown::is_blank;
 pub use mutate::{Mutation, mutate};
 pub use reason::Reason;
-pub use review::{Decision, MAX_REVIEW_BYTES, Operation, Reviewed, Webhook, review};
+pub use review::{About, Decision, MAX_REVIEW_BYTES, Operation, Reviewed, Webhook, review};
 pub use validate::{Violation, json_bytes, validate};
 
 use crate::crd::TaskRun;
@@ -41,6 +41,8 @@ pub struct Writer<'a> {
     pub username: &'a str,
     /// The field manager, where the request names one.
     pub manager: Option<&'a str>,
+    /// The span that tells of this write, where traces are on: a `traceparent`.
+    pub traceparent: Option<&'a str>,
 }
 
 /// What admission reads of a `TaskRun`. Everything is optional: mutating admission sees objects
@@ -64,6 +66,8 @@ pub struct Subject<'a> {
 pub struct Metadata<'a> {
     /// Absent before `generateName` was carried out.
     pub name: Option<String>,
+    /// Absent in a creation that is mutated.
+    pub uid: Option<String>,
     /// Labels.
     pub labels: Option<BTreeMap<String, String>>,
     /// Annotations.

@@ -12,15 +12,18 @@ mod versions;
 mod written;
 
 use crate::client::{ApiServer, Error, WATCH_SECONDS};
+use crate::clock::now;
 use crate::crd::{TASK_LABEL, TaskNames, TaskRun};
 use crate::leader::Leadership;
-use crate::metrics::Metrics;
+use crate::metrics::{Failure, Metrics};
 use crate::plan::{Next, Plan, Step, plan};
+use crate::telemetry::{Span, Task};
 use cache::{Caches, Guarded, GuardedAgent};
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::jiff::Timestamp;
 use kube::core::DynamicObject;
 use kube::runtime::controller::{self, Action, Config, Controller};
 use kube::runtime::reflector::ObjectRef;
@@ -30,6 +33,7 @@ use std::collections::HashMap;
 use std::future::{Future, Ready, ready};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use tracing::Instrument;
 use versions::Versions;
 use written::Written;
 
@@ -182,13 +186,14 @@ async fn reconcile_task_run(cached: &TaskRun, ctx: &Context) -> Result<Next, Err
         if !ctx.leadership.may_begin() {
             return Ok(Next::Again);
         }
+        let began = now();
         let Some(mut observed) = observe::observe(ctx, cached).await? else {
             return Ok(Next::Wait);
         };
         let version = observed.task_run.metadata.resource_version.clone();
         observed.refused = refused.take().filter(|(of, _)| *of == version).map(|(_, refusal)| refusal);
         let plan = plan(&observed);
-        match execute(ctx, &observed.task_run, &plan).await {
+        match execute(ctx, &observed.task_run, &plan, began).await {
             Ok(()) if plan.next == Next::Again => {}
             // the status says so; when to try again is a matter of backoff
             Ok(()) if let (Some((reason, message)), Next::After(_)) = (observed.refused, plan.next) => {
@@ -211,23 +216,41 @@ async fn reconcile_unreadable(metadata: &ObjectMeta, ctx: &Context) -> Result<Ne
         tracing::warn!(task_run = name, namespace, "cannot be read: its spec or status does not fit the schema");
         return Ok(Next::Wait);
     }
+    let began = now();
     let observed = observe::observe_unreadable(ctx, metadata).await?;
     let plan = plan(&observed);
-    execute(ctx, &observed.task_run, &plan).await?;
+    execute(ctx, &observed.task_run, &plan, began).await?;
     Ok(plan.next)
 }
 
-/// Carries the plan out, in order. No choices are left.
-async fn execute(ctx: &Context, task_run: &TaskRun, plan: &Plan) -> Result<(), Error> {
-    for step in &plan.steps {
-        if !ctx.leadership.may_act() {
-            return Err(Error::Conflict("leading no longer".to_owned()));
-        }
-        ctx.api_server.execute(task_run, step).await?;
-        ctx.take_note(task_run, step);
-        ctx.measure(task_run, step);
+/// Carries the plan out, in order. No choices are left. What writes something is told as a span, from where its
+/// observation began.
+async fn execute(ctx: &Context, task_run: &TaskRun, plan: &Plan, began: Timestamp) -> Result<(), Error> {
+    if plan.steps.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    let TaskRun { metadata, spec, .. } = task_run;
+    let text = |text: &'_ Option<String>| text.clone().unwrap_or_default();
+    let (namespace, name, uid) = (text(&metadata.namespace), text(&metadata.name), text(&metadata.uid));
+    let task = Task { namespace: &namespace, name: &name, uid: &uid, version: Some(spec.context_version.into()) };
+    let mut span = Span::begin("reconcile", task_run.traceparent(), began);
+    span.describe(&task, || vec![("steps", plan.steps.len().to_string())]);
+    let logs = span.logs(&task);
+    let steps = async {
+        for step in &plan.steps {
+            if !ctx.leadership.may_act() {
+                return Err(Error::Conflict("leading no longer".to_owned()));
+            }
+            let mut span = span.child(step.words());
+            let result = ctx.api_server.execute(task_run, step).await;
+            result.as_ref().err().into_iter().for_each(|error| span.fail(Failure::from(error).as_str()));
+            result?;
+            ctx.take_note(task_run, step);
+            ctx.measure(task_run, step);
+        }
+        Ok(())
+    };
+    steps.instrument(logs).await
 }
 
 impl Context {
@@ -297,7 +320,9 @@ fn error_policy(task_run: Arc<Guarded>, error: &Error, ctx: Arc<Context>) -> Act
     let count = failures.entry(object.clone()).or_default();
     *count += 1;
     let first = if matches!(error, Error::Refused { .. }) { BACKOFF_REFUSED } else { BACKOFF.0 };
-    tracing::warn!(%error, task_run = object.name, namespace = object.namespace, failures = *count, "reconcile failed");
+    let version = task_run.0.as_ref().ok().map(|task_run| task_run.spec.context_version);
+    let (namespace, uid) = (&object.namespace, &object.extra.uid);
+    tracing::warn!(%error, task_run = object.name, namespace, uid, version, failures = *count, "reconcile failed");
     let wait = backoff(first, *count);
     ctx.due_after(object, wait);
     Action::requeue(wait)

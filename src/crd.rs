@@ -11,7 +11,9 @@ mod task_run;
 
 pub use agent::{Agent, AgentSpec, AgentStatus, Workspace};
 pub use condition::{Conditions, reason};
-pub use name::{RunId, TaskNames, is_env_name, is_filename, is_label, is_reserved_env_name, is_subdomain};
+pub use name::{
+    RunId, TaskNames, is_env_name, is_filename, is_label, is_reserved_env_name, is_subdomain, is_traceparent,
+};
 pub use task_run::{
     Adoption, ContextUpdatePolicy, EnvVar, MarkdownFile, Outcome, Phase, RunStatus, TaskRun, TaskRunSpec, TaskRunStatus,
 };
@@ -34,6 +36,9 @@ pub const QUEUE_LABEL: &str = "kueue.x-k8s.io/queue-name";
 pub const QUEUE_ANNOTATION: &str = "orchestrator.io/queue-name";
 /// Annotation on a `TaskRun`: the user who caused its present `contextVersion`.
 pub const CHANGED_BY: &str = "orchestrator.io/context-changed-by";
+/// Annotation on a `TaskRun`: the span of the admission that gave it its present `contextVersion`, where traces are on (W3C
+/// Trace Context). All that happens to the version is told as a part of that.
+pub const TRACEPARENT: &str = "orchestrator.io/traceparent";
 /// Annotation on a `TaskRun`: files, separated by commas, that a write removes though requests added them. It counts in
 /// the write that sets or changes it.
 pub const REMOVE_FILES: &str = "orchestrator.io/remove-files";

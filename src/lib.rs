@@ -38,7 +38,7 @@ pub mod plugin;
 pub mod rotator;
 /// Listeners and TLS.
 pub mod server;
-/// Logs.
+/// Logs and traces.
 pub mod telemetry;
 /// Carries admission reviews.
 pub mod webhook;

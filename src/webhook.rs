@@ -10,9 +10,11 @@ pub mod connections;
 mod body;
 mod timeout;
 
-use crate::admission::{self, Decision, MAX_REVIEW_BYTES, Operation, Reason, Reviewed, Webhook};
+use crate::admission::{self, MAX_REVIEW_BYTES, Reason, Reviewed, Webhook};
+use crate::clock::now;
 use crate::crd::TaskNames;
 use crate::metrics::{Metrics, Refused};
+use crate::telemetry::{Span, Task};
 use actix_web::http::StatusCode;
 use actix_web::http::header::{ALLOW, CONTENT_LENGTH, ContentType, RETRY_AFTER};
 use actix_web::middleware::from_fn;
@@ -79,10 +81,11 @@ async fn review(state: &State, webhook: Webhook, request: &HttpRequest, payload:
         return Err(Refused::ContentType);
     }
     let length = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.trim().parse().ok());
+    let parent = Span::parent(|name| request.headers().get(name)?.to_str().ok());
     let body = Body::read(payload, length, state.metrics.clone());
     let body = timeout_at(started + timeout, body).await.map_err(|_| Refused::Slow)??;
     if body.len() < LARGE {
-        return Ok(judge(state, webhook, &body));
+        return Ok(judge(state, webhook, parent.as_deref(), &body));
     }
     // one that waits longer is not answered in time: the API server asks again
     let turn = timeout_at(started + timeout / 2, LARGE_TURNS.acquire()).await;
@@ -90,22 +93,40 @@ async fn review(state: &State, webhook: Webhook, request: &HttpRequest, payload:
     let judged = web::block(move || {
         let _until_judged = turn; // though the client may be gone by then
         let _ = setpriority_process(None, LARGE_NICENESS); // of this thread, which does nothing else
-        judge(&state, webhook, &body)
+        judge(&state, webhook, parent.as_deref(), &body)
     });
     judged.await.map_err(|_| Refused::Time)
 }
 
-fn judge(state: &State, webhook: Webhook, body: &[u8]) -> Reviewed {
-    let started = Instant::now();
-    let reviewed = catch_unwind(AssertUnwindSafe(|| admission::review(webhook, body, state.names)));
-    let reviewed = reviewed.unwrap_or(Reviewed {
-        body: None,
-        decision: Decision::Malformed,
-        reason: Some(Reason::Panic),
-        operation: Operation::Other,
-    });
+fn judge(state: &State, webhook: Webhook, parent: Option<&str>, body: &[u8]) -> Reviewed {
+    let (started, began) = (Instant::now(), now());
+    // it may become the one that all later ones of the version belong to
+    let span = (webhook == Webhook::Mutate).then(|| Span::begin("admission", parent, began));
+    let traceparent = span.as_ref().and_then(Span::traceparent);
+    let review = || admission::review(webhook, body, state.names, traceparent.as_deref());
+    let reviewed = catch_unwind(AssertUnwindSafe(review)).unwrap_or_else(|_| Reviewed::malformed(None, Reason::Panic));
     state.metrics.admission.reviewed(webhook, &reviewed, body.len(), started.elapsed());
+    // a review that gave no version belongs to the one that did
+    let parent = parent.or(reviewed.about.traceparent.as_deref());
+    tell(span.unwrap_or_else(|| Span::begin("admission", parent, began)), webhook, &reviewed);
     reviewed
+}
+
+fn tell(mut span: Span, webhook: Webhook, Reviewed { operation, decision, about, .. }: &Reviewed) {
+    let task = Task { namespace: &about.namespace, name: &about.name, uid: &about.uid, version: about.version };
+    span.describe(&task, || {
+        let (webhook, operation) = (format!("{webhook:?}"), format!("{operation:?}"));
+        let decision = format!("{decision:?}");
+        vec![
+            ("webhook", webhook),
+            ("operation", operation),
+            ("decision", decision),
+            ("dry_run", about.is_dry_run.to_string()),
+        ]
+    });
+    if tracing::enabled!(tracing::Level::DEBUG) {
+        span.logs(&task).in_scope(|| tracing::debug!(?webhook, ?operation, ?decision, "reviewed"));
+    }
 }
 
 /// Says why in one line. After a 429 with `Retry-After` the API server's client asks again by itself, within the

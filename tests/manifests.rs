@@ -4,7 +4,7 @@ use serde_json::Value;
 use std::fs;
 use std::path::Path;
 use taskrun_operator::client::WEBHOOK_CONFIGURATION;
-use taskrun_operator::crd::{CHANGED_BY, GROUP, custom_resource_definitions};
+use taskrun_operator::crd::{CHANGED_BY, GROUP, TRACEPARENT, custom_resource_definitions};
 use taskrun_operator::metrics::Metrics;
 
 fn read(path: &str) -> String {
@@ -65,5 +65,8 @@ fn webhook_configurations_fit_the_webhook() {
             assert!(!condition.contains(exempt), "{path}: {exempt} must work while the webhook is down");
         }
     }
-    assert_eq!(yaml("webhook-config/mutating.yaml")["webhooks"][0]["reinvocationPolicy"], "IfNeeded");
+    let mutating = &yaml("webhook-config/mutating.yaml")["webhooks"][0];
+    assert_eq!(mutating["reinvocationPolicy"], "IfNeeded");
+    let condition = mutating["matchConditions"][0]["expression"].as_str().expect("an expression");
+    assert!(condition.contains(TRACEPARENT), "who changes that annotation alone gets it back");
 }

@@ -16,14 +16,14 @@ const ARROWS: [(&str, &[&str]); 19] = [
     ("certificate", &[]),
     ("rotator", &["certificate", "client", "clock", "leader", "metrics", "server"]),
     ("leader", &["clock", "client", "metrics"]),
-    ("controller", &["clock", "crd", "plan", "client", "leader", "metrics"]),
-    ("webhook", &["crd", "admission", "metrics"]),
+    ("controller", &["clock", "crd", "plan", "client", "leader", "metrics", "telemetry"]),
+    ("webhook", &["clock", "crd", "admission", "metrics", "telemetry"]),
     ("migration", &["clock", "crd", "helm", "client"]),
     ("api", &["clock", "crd", "admission", "task", "client"]),
     ("plugin", &["clock", "crd", "task", "client"]),
     ("server", &["api", "certificate", "webhook", "metrics"]),
     ("metrics", &["admission", "crd"]),
-    ("telemetry", &[]),
+    ("telemetry", &["crd"]),
     (
         "cli",
         &[

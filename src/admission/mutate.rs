@@ -3,16 +3,19 @@
 
 use super::kept::{keep, removed_files_of_others};
 use super::{Metadata, Subject, Writer, add};
-use crate::crd::{CHANGED_BY, FINALIZER, is_label};
+use crate::crd::{CHANGED_BY, FINALIZER, TRACEPARENT, is_label, is_traceparent};
 use json_patch::jsonptr::PointerBuf;
 use json_patch::{PatchOperation, RemoveOperation};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 /// What mutating admission does to an object.
 #[derive(Debug, Default, PartialEq)]
 pub struct Mutation {
     /// Operations on the object, none where it is as it should be.
     pub patch: Vec<PatchOperation>,
+    /// The version that the object has then.
+    pub version: i64,
     /// One line each.
     pub warnings: Vec<String>,
 }
@@ -44,7 +47,8 @@ fn create(new: &Subject<'_>, writer: Writer<'_>) -> Mutation {
     }
     mutation.add_finalizer(&new.metadata);
     mutation.add_labels(new);
-    mutation.set_changed_by(new, Some(writer.username));
+    mutation.version = version;
+    mutation.annotate(new, None, Some(writer));
     mutation
 }
 
@@ -75,8 +79,8 @@ fn update(new: &Subject<'_>, old: &Subject<'_>, writer: Writer<'_>) -> Mutation 
             ));
         }
     }
-    let changed_by = if moves { Some(writer.username) } else { old.annotation(CHANGED_BY) };
-    mutation.set_changed_by(new, changed_by);
+    mutation.version = wanted;
+    mutation.annotate(new, Some(old), moves.then_some(writer));
     mutation.warnings.extend(removed_files_of_others(new, old, &kept.names, writer));
     mutation
 }
@@ -109,15 +113,29 @@ impl Mutation {
         }
     }
 
-    fn set_changed_by(&mut self, new: &Subject<'_>, wanted: Option<&str>) {
-        if new.annotation(CHANGED_BY) == wanted {
+    /// Who gave the object its version, and in which span; the old ones where nobody did.
+    fn annotate(&mut self, new: &Subject<'_>, old: Option<&Subject<'_>>, giver: Option<Writer<'_>>) {
+        let before = |key| old.and_then(|old| old.annotation(key));
+        let changed_by = giver.map_or_else(|| before(CHANGED_BY), |giver| Some(giver.username));
+        let is_asked_again = self.patch.is_empty() && new.annotation(CHANGED_BY) == changed_by;
+        let of_first = new.annotation(TRACEPARENT).filter(|text| Some(*text) != before(TRACEPARENT));
+        let traceparent = match giver {
+            None => before(TRACEPARENT),
+            // what the first call gave stays
+            Some(giver) => of_first.filter(|text| is_asked_again && is_traceparent(text)).or(giver.traceparent),
+        };
+        let wanted = [(CHANGED_BY, changed_by), (TRACEPARENT, traceparent)];
+        if new.metadata.annotations.is_none() {
+            let all: BTreeMap<_, _> = wanted.into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
+            if !all.is_empty() {
+                self.add(&["metadata", "annotations"], json!(all));
+            }
             return;
         }
-        let path = ["metadata", "annotations", CHANGED_BY];
-        match wanted {
-            None => self.patch.push(PatchOperation::Remove(RemoveOperation { path: PointerBuf::from_tokens(path) })),
-            Some(user) if new.metadata.annotations.is_some() => self.add(&path, json!(user)),
-            Some(user) => self.add(&path[..2], json!({ CHANGED_BY: user })),
+        for (key, value) in wanted.into_iter().filter(|(key, value)| new.annotation(key) != *value) {
+            let path = ["metadata", "annotations", key];
+            let removal = || RemoveOperation { path: PointerBuf::from_tokens(path) };
+            self.patch.push(value.map_or_else(|| PatchOperation::Remove(removal()), |value| add(&path, json!(value))));
         }
     }
 }

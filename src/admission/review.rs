@@ -4,7 +4,7 @@
 //! then `failurePolicy` speaks instead of us.
 
 use super::{Mutation, Reason, Subject, Violation, Writer, from_map, mutate, validate};
-use crate::crd::{GROUP, TaskNames};
+use crate::crd::{GROUP, TRACEPARENT, TaskNames, is_traceparent};
 use k8s_openapi::ByteString;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -15,6 +15,8 @@ use std::collections::BTreeMap;
 pub const MAX_REVIEW_BYTES: usize = 7 * 1024 * 1024;
 /// The API server cuts a warning after so many characters.
 const MAX_WARNING: usize = 256;
+/// Longest name of an object.
+const MAX_NAME: usize = 253;
 
 /// Which of the two webhooks is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +65,25 @@ pub struct Reviewed {
     pub reason: Option<Reason>,
     /// About what.
     pub operation: Operation,
+    /// And about which object, for traces and logs.
+    pub about: About,
+}
+
+/// The object of a review, as far as it could be read: texts of bounded length.
+#[derive(Debug, Default)]
+pub struct About {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its uid: it has none while its creation is mutated.
+    pub uid: String,
+    /// The version that it has by this answer.
+    pub version: Option<i64>,
+    /// The span that its version came with.
+    pub traceparent: Option<String>,
+    /// Whether nothing is to be stored.
+    pub is_dry_run: bool,
 }
 
 #[derive(Deserialize)]
@@ -80,6 +101,10 @@ struct Request<'a> {
     resource: Resource,
     #[serde(default)]
     sub_resource: Option<String>,
+    #[serde(default)]
+    namespace: Option<String>,
+    #[serde(default)]
+    dry_run: Option<bool>,
     #[serde(default)]
     user_info: UserInfo,
     #[serde(default)]
@@ -140,19 +165,24 @@ struct Response {
     reason: Option<Reason>,
 }
 
-/// Answers a review.
+/// Answers a review. The span that tells of it, if there is one, is its `traceparent`.
 #[must_use]
-pub fn review(webhook: Webhook, body: &[u8], names: TaskNames) -> Reviewed {
+pub fn review(webhook: Webhook, body: &[u8], names: TaskNames, traceparent: Option<&str>) -> Reviewed {
     match read::<Review<'_>>(body) {
         Ok(Review { request }) => {
             let operation = request.operation;
-            let response = answer(webhook, &request, names);
+            let mut about = About {
+                namespace: request.namespace.as_deref().map(bounded).unwrap_or_default(),
+                is_dry_run: request.dry_run.unwrap_or_default(),
+                ..About::default()
+            };
+            let response = answer(webhook, &request, names, traceparent, &mut about);
             let decision = match &response {
                 Response { allowed: false, .. } => Decision::Denied,
                 Response { patch: Some(_), .. } => Decision::Patched,
                 _ => Decision::Allowed,
             };
-            Reviewed { body: Some(encode(&response)), decision, reason: response.reason, operation }
+            Reviewed { body: Some(encode(&response)), decision, reason: response.reason, operation, about }
         }
         Err(error) => {
             // the position, never the text: it may be markdown
@@ -161,7 +191,7 @@ pub fn review(webhook: Webhook, body: &[u8], names: TaskNames) -> Reviewed {
             let uid = read::<UidOnly>(body).ok();
             let reason = Reason::Unreadable;
             let body = uid.map(|UidOnly { request: Uid { uid } }| encode(&bad_request(uid, reason, &message)));
-            Reviewed { body, decision: Decision::Malformed, reason: Some(reason), operation: Operation::Other }
+            Reviewed::malformed(body, reason)
         }
     }
 }
@@ -174,7 +204,13 @@ fn read<'a, T: Deserialize<'a>>(json: &'a [u8]) -> serde_json::Result<T> {
     Ok(object)
 }
 
-fn answer(webhook: Webhook, request: &Request<'_>, names: TaskNames) -> Response {
+fn answer(
+    webhook: Webhook,
+    request: &Request<'_>,
+    names: TaskNames,
+    traceparent: Option<&str>,
+    about: &mut About,
+) -> Response {
     let uid = request.uid.clone();
     if (request.resource.group.as_str(), request.resource.resource.as_str()) != (GROUP, "taskruns") {
         return bad_request(
@@ -190,23 +226,55 @@ fn answer(webhook: Webhook, request: &Request<'_>, names: TaskNames) -> Response
     };
     let old = request.old_object.and_then(|old| read::<Subject<'_>>(old.get().as_bytes()).ok());
     let is_update_of_unreadable = request.operation == Operation::Update && old.is_none();
-    match (read::<Subject<'_>>(object.get().as_bytes()), webhook) {
+    let new = read::<Subject<'_>>(object.get().as_bytes());
+    if let Ok(new) = &new {
+        about.tell(new);
+    }
+    match (new, webhook) {
         // malformed: the schema refuses it with an exact message, if it is not stored already
         (Err(_), _) => allowed,
         // stored malformed and mended now: which version it was is not known, all the rest is judged
         (Ok(_), Webhook::Mutate) if is_update_of_unreadable => allowed,
-        (Ok(new), Webhook::Mutate) => mutated(allowed, &mutate(&new, old.as_ref(), request.writer())),
+        (Ok(new), Webhook::Mutate) => {
+            let mutation = mutate(&new, old.as_ref(), request.writer(traceparent));
+            about.version = Some(mutation.version);
+            mutated(allowed, &mutation)
+        }
         (Ok(new), Webhook::Validate) => judged(allowed, &new, &validate(&new, old.as_ref(), names, object.get().len())),
     }
 }
 
 impl Request<'_> {
-    fn writer(&self) -> Writer<'_> {
+    fn writer<'a>(&'a self, traceparent: Option<&'a str>) -> Writer<'a> {
         Writer {
             username: &self.user_info.username,
             manager: self.options.as_ref().and_then(|options| options.field_manager.as_deref()),
+            traceparent,
         }
     }
+}
+
+impl Reviewed {
+    /// What is no review, or none that was survived.
+    #[must_use]
+    pub fn malformed(body: Option<Vec<u8>>, reason: Reason) -> Self {
+        let (decision, operation) = (Decision::Malformed, Operation::Other);
+        Self { body, decision, reason: Some(reason), operation, about: About::default() }
+    }
+}
+
+impl About {
+    fn tell(&mut self, object: &Subject<'_>) {
+        self.name = object.metadata.name.as_deref().map(bounded).unwrap_or_default();
+        self.uid = object.metadata.uid.as_deref().map(bounded).unwrap_or_default();
+        self.version = object.spec.context_version;
+        self.traceparent = object.annotation(TRACEPARENT).filter(|text| is_traceparent(text)).map(str::to_owned);
+    }
+}
+
+/// As long as a name may be.
+fn bounded(text: &str) -> String {
+    text.chars().take(MAX_NAME).collect()
 }
 
 fn mutated(mut response: Response, mutation: &Mutation) -> Response {

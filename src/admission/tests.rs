@@ -5,6 +5,7 @@ mod kept;
 mod properties;
 mod rules;
 mod schema;
+mod traces;
 mod versions;
 
 use super::{Decision, Webhook, review};
@@ -90,7 +91,11 @@ struct Answer {
 
 impl Answer {
     fn of(webhook: Webhook, body: &[u8], names: TaskNames) -> Self {
-        let reviewed = review(webhook, body, names);
+        Self::told_in(webhook, body, names, None)
+    }
+
+    fn told_in(webhook: Webhook, body: &[u8], names: TaskNames, traceparent: Option<&str>) -> Self {
+        let reviewed = review(webhook, body, names, traceparent);
         let answer: Value = serde_json::from_slice(&reviewed.body.unwrap()).unwrap();
         assert_eq!(answer["kind"], "AdmissionReview");
         let response = &answer["response"];

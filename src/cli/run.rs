@@ -9,7 +9,8 @@ use crate::leader::Candidate;
 use crate::metrics::Metrics;
 use crate::rotator::{Rotator, Source, write_limit};
 use crate::server::{self, Clients, Readiness, Served, tls};
-use crate::{telemetry, webhook};
+use crate::telemetry::{self, Traces};
+use crate::webhook;
 use actix_web::dev::{Server, ServerHandle};
 use clap::{Args, ValueEnum};
 use futures::future::{BoxFuture, FutureExt, Shared, join_all};
@@ -137,7 +138,12 @@ pub fn run(args: RunArgs) -> Result<(), Box<dyn Error>> {
     telemetry::init(&args.log);
     rustls::crypto::ring::default_provider().install_default().map_err(|_| "TLS is set up twice")?;
     raise_open_files();
-    actix_web::rt::System::new().block_on(serve(args))
+    let traces = Traces::start()?;
+    actix_web::rt::System::new().block_on(async {
+        let served = serve(args).await;
+        traces.stop().await;
+        served
+    })
 }
 
 /// The soft limit is often 1024, for programs that use `select`; webhook and PM API share it.

@@ -112,6 +112,17 @@ pub fn is_env_name(name: &str) -> bool {
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
+/// Whether this is a `traceparent` of version 00 (W3C Trace Context, 3.2): ids that are not zero, lower case.
+#[must_use]
+pub fn is_traceparent(text: &str) -> bool {
+    let parts: Vec<&str> = text.split('-').collect();
+    let is_hex = |part: &str| part.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    let is_id = |part: &str| part.bytes().any(|b| b != b'0');
+    let &[version, trace, span, flags] = parts.as_slice() else { return false };
+    let fits = [version.len(), trace.len(), span.len(), flags.len()] == [2, 32, 16, 2];
+    fits && version == "00" && is_id(trace) && is_id(span) && [trace, span, flags].into_iter().all(is_hex)
+}
+
 /// Whether the operator sets this variable itself in every container.
 #[must_use]
 pub fn is_reserved_env_name(name: &str) -> bool {
@@ -158,5 +169,27 @@ mod tests {
             assert!(!is_label(bad) && !is_subdomain(bad), "{bad:?}");
         }
         assert!(is_subdomain("a.b") && !is_label("a.b") && !is_subdomain("a..b"));
+    }
+
+    #[test]
+    fn a_traceparent_is_what_w3c_says() {
+        let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        assert!(is_traceparent(good) && is_traceparent(&good.replace("-01", "-00")));
+        for (from, to) in [
+            ("00-4", "01-4"),
+            ("00-4", "ff-4"),
+            ("4bf92f35", "4BF92F35"),
+            ("4bf92f3577b34da6a3ce929d0e0e4736", "00000000000000000000000000000000"),
+            ("00f067aa0ba902b7", "0000000000000000"),
+            ("b7-01", "b-701"),
+            ("-01", ""),
+            ("-01", "-0g"),
+            ("-01", "-01-"),
+            ("-01", "-01\n"),
+            ("4bf9", "é9"),
+            (good, ""),
+        ] {
+            assert!(!is_traceparent(&good.replace(from, to)), "{from} {to}");
+        }
     }
 }

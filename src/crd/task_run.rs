@@ -128,6 +128,13 @@ const VERSION_RULE: &str = "!has(oldSelf.contextVersion) || self.contextVersion 
     == (has(oldSelf.markdownFiles) ? oldSelf.markdownFiles : []).transformMapEntry(i, f, {f.filename: f.content}))";
 
 impl TaskRun {
+    /// Which trace its present version is told in; nothing where the annotation is malformed.
+    #[must_use]
+    pub fn traceparent(&self) -> Option<&str> {
+        let annotation = self.metadata.annotations.as_ref()?.get(super::TRACEPARENT)?;
+        Some(annotation.as_str()).filter(|text| super::is_traceparent(text))
+    }
+
     /// The run of the present version, if one was recorded.
     #[must_use]
     pub fn present_run(&self) -> Option<&RunStatus> {

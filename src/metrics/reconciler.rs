@@ -31,6 +31,12 @@ pub enum Failure {
 impl Failure {
     /// One each, in their order.
     const WORDS: [&str; 5] = ["conflict", "refused", "timeout", "answer", "connection"];
+
+    /// Its word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        Self::WORDS[self as usize]
+    }
 }
 
 /// What a scrape counts anew, so that it is never wrong for long.
@@ -139,7 +145,7 @@ impl Reconciler {
         self.results.with_label_values(&[word]).inc();
         self.seconds.with_label_values(&[word]).observe(took.as_secs_f64());
         if let Err(failure) = result {
-            self.errors.with_label_values(&[Failure::WORDS[failure as usize]]).inc();
+            self.errors.with_label_values(&[failure.as_str()]).inc();
         }
     }
 

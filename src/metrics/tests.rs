@@ -1,7 +1,7 @@
 //! Each increment, by the text that is served.
 
 use super::*;
-use crate::admission::{Decision, Operation, Reason, Reviewed, Webhook};
+use crate::admission::{About, Decision, Operation, Reason, Reviewed, Webhook};
 use crate::crd::{Outcome, Phase};
 use http::{Method, StatusCode, Uri};
 use k8s_openapi::jiff::Timestamp;
@@ -18,7 +18,7 @@ fn value(metrics: &Metrics, series: &str) -> Option<f64> {
 }
 
 fn reviewed(decision: Decision, reason: Option<Reason>) -> Reviewed {
-    Reviewed { body: None, decision, reason, operation: Operation::Update }
+    Reviewed { body: None, decision, reason, operation: Operation::Update, about: About::default() }
 }
 
 #[test]

@@ -221,7 +221,10 @@ fn task_env(task_run: &TaskRun, agent: &Agent) -> Vec<EnvVar> {
         ("CONTEXT_VERSION", spec.context_version.to_string()),
         ("CONTEXT_DIR", agent.spec.context_mount_path().to_owned()),
     ];
-    let ours = ours.into_iter().map(|(name, value)| (name.to_owned(), value));
+    // the trace of its version, for an agent that goes on with it; who sets another wants another
+    let is_set = spec.env.iter().any(|var| var.name == "TRACEPARENT");
+    let traceparent = task_run.traceparent().filter(|_| !is_set).map(|text| ("TRACEPARENT", text.to_owned()));
+    let ours = ours.into_iter().chain(traceparent).map(|(name, value)| (name.to_owned(), value));
     // "$$" is a literal "$": a value must not be able to quote the Agent's secrets as $(NAME)
     let literal = |var: &TaskEnv| (var.name.clone(), var.value.replace('$', "$$"));
     let all = ours.chain(spec.env.iter().map(literal));

@@ -98,6 +98,29 @@ pub enum Step {
     Publish(Notice),
 }
 
+impl Step {
+    /// What is done, and to which object or with which result, for traces.
+    #[must_use]
+    pub fn words(&self) -> (&'static str, Option<&str>) {
+        match self {
+            Self::SetFinalizers { .. } => ("SetFinalizers", None),
+            Self::CreateConfigMap(config_map) => ("CreateConfigMap", config_map.metadata.name.as_deref()),
+            Self::DeleteConfigMap { name, .. } => ("DeleteConfigMap", Some(name)),
+            Self::CreateClaim(claim) => ("CreateClaim", claim.metadata.name.as_deref()),
+            Self::CreateJob(job) => ("CreateJob", job.metadata.name.as_deref()),
+            Self::DeleteJob { name, .. } => ("DeleteJob", Some(name)),
+            Self::PatchJob { name, .. } => ("PatchJob", Some(name)),
+            Self::ReleasePod { name, .. } => ("ReleasePod", Some(name)),
+            Self::LabelPod { name, .. } => ("LabelPod", Some(name)),
+            Self::DeletePod { name, .. } => ("DeletePod", Some(name)),
+            Self::PatchWorkload { name, .. } => ("PatchWorkload", Some(name)),
+            Self::DeleteTaskRun { .. } => ("DeleteTaskRun", None),
+            Self::PatchStatus(patch) => ("PatchStatus", patch["status"]["phase"].as_str()),
+            Self::Publish(notice) => ("Publish", Some(&notice.reason)),
+        }
+    }
+}
+
 /// When to look again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {

@@ -30,5 +30,6 @@ mod settings;
 mod support;
 mod terminal;
 mod thousand;
+mod traces;
 mod uninstall;
 mod writers;

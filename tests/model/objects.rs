@@ -318,7 +318,7 @@ fn admit(new: &crd::TaskRun, old: Option<&crd::TaskRun>, username: &str) -> Opti
     let mut json = to_value(new).unwrap();
     let text = json.to_string();
     let subject = serde_json::from_str::<Subject<'_>>(&text).unwrap();
-    let mutation = mutate(&subject, old.as_ref(), Writer { username, manager: None });
+    let mutation = mutate(&subject, old.as_ref(), Writer { username, manager: None, traceparent: None });
     json_patch::patch(&mut json, &mutation.patch).unwrap();
     let text = json.to_string();
     let subject = serde_json::from_str::<Subject<'_>>(&text).unwrap();

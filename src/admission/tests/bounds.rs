@@ -78,7 +78,7 @@ fn a_list_is_no_object() {
     let request = &review["request"];
     let lists = [json!([request]), json!({"request": [request["uid"], "CREATE", request["resource"]]})];
     for body in lists {
-        let reviewed = super::review(Webhook::Mutate, &serde_json::to_vec(&body).unwrap(), TaskNames::ById);
+        let reviewed = super::review(Webhook::Mutate, &serde_json::to_vec(&body).unwrap(), TaskNames::ById, None);
         assert_eq!((reviewed.decision, reviewed.body), (Decision::Malformed, None), "{body}");
     }
     let object = manifest();

@@ -2,6 +2,7 @@
 //! too odd to be answered.
 
 use super::*;
+use crate::crd::TRACEPARENT;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -16,6 +17,22 @@ fn pairs(key: &'static str, value: &'static str) -> impl Strategy<Value = Vec<Va
     list.prop_shuffle()
 }
 
+const SPANS: [&str; 4] = [
+    "00-00000000000000000000000000000001-0000000000000001-01",
+    "00-00000000000000000000000000000002-0000000000000001-01",
+    "00-00000000000000000000000000000003-0000000000000001-00",
+    "00-00000000000000000000000000000004-0000000000000001-01",
+];
+
+fn told_in(new: &Value, old: Option<&Value>, traceparent: Option<&str>) -> Answer {
+    Answer::told_in(Webhook::Mutate, &request(new, old), TaskNames::ById, traceparent)
+}
+
+/// Traces are on, or off.
+fn span() -> impl Strategy<Value = Option<&'static str>> {
+    prop::sample::select(vec![None, Some(SPANS[2])])
+}
+
 fn annotations() -> impl Strategy<Value = Value> {
     prop::sample::select(vec![
         Value::Null,
@@ -23,6 +40,9 @@ fn annotations() -> impl Strategy<Value = Value> {
         json!({"x": "y"}),
         json!({CHANGED_BY: USER}),
         json!({CHANGED_BY: "ben", "x": "y"}),
+        json!({CHANGED_BY: USER, TRACEPARENT: SPANS[0]}),
+        json!({TRACEPARENT: SPANS[1], "x": "y"}),
+        json!({CHANGED_BY: USER, TRACEPARENT: "malformed"}),
     ])
 }
 
@@ -108,12 +128,43 @@ fn content(object: &Value) -> (Value, BTreeMap<String, Value>, BTreeMap<String, 
 fn rest(object: &Value, is_create: bool) -> Value {
     let mut rest = with(object.clone(), "/spec/contextVersion", Value::Null);
     let annotations = rest["metadata"]["annotations"].as_object().cloned().unwrap_or_default();
-    let annotations: BTreeMap<_, _> = annotations.into_iter().filter(|(key, _)| key != CHANGED_BY).collect();
+    let annotations: BTreeMap<_, _> =
+        annotations.into_iter().filter(|(key, _)| key != CHANGED_BY && key != TRACEPARENT).collect();
     rest["metadata"]["annotations"] = json!(annotations);
     if is_create { with(rest, "/spec/suspend", Value::Null) } else { rest }
 }
 
 proptest! {
+    #[test]
+    fn a_span_comes_with_the_version_and_once((old, new) in update(), span in span(), later in any::<bool>()) {
+        let object = patched(&new, &told_in(&new, Some(&old), span));
+        let later = if later { Some(SPANS[3]) } else { span };
+        prop_assert_eq!(told_in(&object, Some(&old), later.filter(|_| span.is_some())).patch, None);
+        prop_assert_eq!(told_in(&object, Some(&object), later).patch, None);
+        let traceparent = |object: &Value| object["metadata"]["annotations"][TRACEPARENT].clone();
+        let moves = object["spec"]["contextVersion"] != old["spec"]["contextVersion"];
+        let own = traceparent(&new).as_str().filter(|own| SPANS.contains(own) && traceparent(&old) != *own).map(str::to_owned);
+        let wanted = if moves { json!(span) } else { traceparent(&old) };
+        // what is just as the first of two calls leaves it cannot be told from that
+        let is_kept = moves && own.is_some() && json!(own) == traceparent(&object);
+        prop_assert!(traceparent(&object) == wanted || is_kept, "{} {}", traceparent(&object), wanted);
+        let mut without = object.clone();
+        let mut plain = patched(&new, &told_in(&new, Some(&old), None));
+        for object in [&mut without, &mut plain] {
+            if let Some(annotations) = object["metadata"]["annotations"].as_object_mut() {
+                annotations.remove(TRACEPARENT);
+            }
+        }
+        prop_assert_eq!(without["spec"].clone(), plain["spec"].clone());
+        prop_assert_eq!(&without["metadata"]["annotations"][CHANGED_BY], &plain["metadata"]["annotations"][CHANGED_BY]);
+    }
+
+    #[test]
+    fn a_creation_is_told_in_one_span(new in object(prop::option::of(1_i64..4)), span in span()) {
+        let object = patched(&new, &told_in(&new, None, span));
+        prop_assert_eq!(told_in(&object, None, span.map(|_| SPANS[3])).patch, None);
+    }
+
     #[test]
     fn an_update_is_patched_once_and_moves_the_version_by_what_changed((old, new) in update()) {
         let answer = mutate(&new, Some(&old));
@@ -229,7 +280,7 @@ fn answered(bytes: &[u8]) -> Result<(), TestCaseError> {
     let request = review.as_ref().map(|review| &review["request"]);
     let text = String::from_utf8_lossy(bytes);
     for webhook in [Webhook::Mutate, Webhook::Validate] {
-        let reviewed = super::review(webhook, bytes, TaskNames::ById);
+        let reviewed = super::review(webhook, bytes, TaskNames::ById, Some(SPANS[2]));
         let Some(body) = reviewed.body else {
             prop_assert_eq!(reviewed.decision, Decision::Malformed);
             continue;

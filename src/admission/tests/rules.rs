@@ -218,5 +218,5 @@ fn markdown_is_never_repeated() {
         .unwrap()
         .replace("\"UPDATE\"", SECRET)
         .replace("\"CREATE\"", SECRET);
-    assert!(review(Webhook::Validate, torn.as_bytes(), TaskNames::ById).body.is_none());
+    assert!(review(Webhook::Validate, torn.as_bytes(), TaskNames::ById, None).body.is_none());
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::crd::{EnvVar, Workspace};
-use crate::crd::{RELEASE_GATE, TASK_RUN_UID_LABEL};
+use crate::crd::{RELEASE_GATE, TASK_RUN_UID_LABEL, TRACEPARENT};
 use k8s_openapi::api::core::v1::Container;
 
 /// An Agent of which this much is said, the rest left out.
@@ -122,6 +122,24 @@ fn environment_is_ours_then_the_tasks_then_the_agents() {
         {"name": "DIR", "value": "$(CONTEXT_DIR)/x"},
     ]);
     assert_eq!(job["spec"]["template"]["spec"]["containers"][0]["env"], expected);
+}
+
+#[test]
+fn an_agent_can_go_on_with_the_trace_of_its_version() {
+    let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let found = |task_run: &TaskRun| {
+        let job = build_job(task_run, &agent_with(&json!({}))).unwrap();
+        let env = job.spec.unwrap().template.spec.unwrap().containers[0].env.clone().unwrap();
+        env.into_iter().filter(|var| var.name == "TRACEPARENT").filter_map(|var| var.value).collect::<Vec<_>>()
+    };
+    let mut task_run = task_run();
+    assert!(found(&task_run).is_empty());
+    for (annotation, expected) in [("$(API_KEY)", vec![]), (trace, vec![trace])] {
+        task_run.metadata.annotations = Some([(TRACEPARENT.into(), annotation.into())].into());
+        assert_eq!(found(&task_run), expected);
+    }
+    task_run.spec.env = vec![EnvVar { name: "TRACEPARENT".into(), value: "my own".into() }];
+    assert_eq!(found(&task_run), ["my own"], "who sets another wants another");
 }
 
 #[test]
