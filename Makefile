@@ -17,6 +17,7 @@ test: ## all tests, those against a real control plane too
 	@tests/control-plane/build.sh >/dev/null
 	@tests/control-plane/build.sh helm >/dev/null
 	@tests/control-plane/build.sh prometheus >/dev/null
+	@tests/control-plane/build.sh kube-score >/dev/null
 	@tests/schemathesis/build.sh >/dev/null
 	cargo test --locked
 

@@ -1,5 +1,6 @@
 //! The command line: one file a subcommand.
 
+mod check;
 mod crds;
 mod metrics;
 mod migrate_helm;
@@ -26,6 +27,8 @@ enum Command {
     Uninstall(uninstall::UninstallArgs),
     /// Make TaskRuns of the predecessor's Helm releases: without options a plan, and nothing is written
     MigrateHelm(migrate_helm::MigrateHelmArgs),
+    /// See whether the API server asks the webhook and goes by what it says, by two dry runs
+    Check(check::CheckArgs),
     /// Print the CRDs as YAML
     Crds(crds::CrdsArgs),
     /// Print the table of all metrics as Markdown
@@ -39,6 +42,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(*args).map(|()| ExitCode::SUCCESS),
         Command::Uninstall(args) => uninstall::run(&args).map(|()| ExitCode::SUCCESS),
         Command::MigrateHelm(args) => migrate_helm::run(&args),
+        Command::Check(args) => check::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Crds(args) => crds::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Metrics(args) => metrics::run(&args).map(|()| ExitCode::SUCCESS),
     };

@@ -398,6 +398,23 @@ impl ApiServer {
         }
     }
 
+    /// A TaskRun as it would be stored, which it is not to be, or what the API server has against it.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn try_task_run(
+        &self,
+        namespace: &str,
+        task_run: &Value,
+    ) -> Result<Result<DynamicObject, String>, Error> {
+        let object = serde_json::from_value(task_run.clone()).map_err(kube::Error::SerdeError)?;
+        let params = PostParams { dry_run: true, ..posted() };
+        match bounded(self.dynamic_api::<TaskRun>(Some(namespace)).0.create(&params, &object)).await {
+            Err(Error::Call(kube::Error::Api(status))) if status.code == 422 => Ok(Err(status.message.clone())),
+            other => other.map(Ok),
+        }
+    }
+
     /// Writes an Agent's status.
     ///
     /// # Errors

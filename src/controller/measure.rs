@@ -59,10 +59,14 @@ impl Context {
         match step {
             Step::CreateJob(_) => {
                 let after = self.versions.has_job(task_run);
-                after.into_iter().for_each(|after| self.metrics.runs.has_job(after));
+                if let Some(after) = after {
+                    self.metrics.runs.has_job(after);
+                }
             }
             Step::PatchStatus(patch) => {
-                ended(task_run, patch).into_iter().for_each(|outcome| self.metrics.runs.ended(outcome));
+                for outcome in ended(task_run, patch) {
+                    self.metrics.runs.ended(outcome);
+                }
             }
             _ => {}
         }

@@ -163,7 +163,9 @@ fn expect_reviews(reviews: &IntCounterVec) {
         expect(Webhook::Mutate, operation, Decision::Patched, NO_REASON);
         expect(Webhook::Mutate, operation, Decision::Allowed, NO_REASON);
         expect(Webhook::Validate, operation, Decision::Allowed, NO_REASON);
-        Reason::RULES.iter().for_each(|rule| expect(Webhook::Validate, operation, Decision::Denied, rule.as_str()));
+        for rule in Reason::RULES {
+            expect(Webhook::Validate, operation, Decision::Denied, rule.as_str());
+        }
     }
     for webhook in [Webhook::Mutate, Webhook::Validate] {
         for why in [Reason::Unreadable, Reason::Panic] {

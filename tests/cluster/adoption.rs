@@ -22,14 +22,14 @@ fn migrate(ns: &Namespace<'_>, args: &[&str]) -> BTreeMap<String, Value> {
 }
 
 /// A Job that runs until told, and that somebody says to be this task's.
-fn job(name: &str, id: u32) -> Value {
+pub fn job(name: &str, id: u32) -> Value {
     let labels = json!({"orchestrator.io/task": format!("svc-{id}"), "orchestrator.io/task-run": format!("task-{id}")});
     json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name, "labels": labels},
         "spec": {"template": {"metadata": {"annotations": {"kwok.test/run-for": "until-told"}}, "spec": {
             "restartPolicy": "Never", "containers": [{"name": "a", "image": "example.test/a:1"}]}}}})
 }
 
-fn adopting(ns: &Namespace<'_>, id: u32, job: &str) -> Value {
+pub fn adopting(ns: &Namespace<'_>, id: u32, job: &str) -> Value {
     let uid = ns.get(&format!("job/{job}"))["metadata"]["uid"].clone();
     let mut task = task_run(id, &[("task.md", "do it")]);
     task["metadata"]["annotations"] = json!({ADOPTS: format!("{job}/{}", uid.as_str().expect("a uid"))});

@@ -6,7 +6,7 @@ use crate::support::{Cluster, Namespace, task_run};
 use serde_json::{Value, json};
 
 /// Kueue's kind, with no more of a schema than is read or written here.
-fn install_workloads(cluster: &Cluster) {
+pub fn install_workloads(cluster: &Cluster) {
     let crd = json!({
         "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
         "metadata": {
@@ -26,7 +26,7 @@ fn install_workloads(cluster: &Cluster) {
 }
 
 /// Kueue makes a Workload of the Job.
-fn create_workload(ns: &Namespace<'_>, job: &Value) {
+pub fn create_workload(ns: &Namespace<'_>, job: &Value) {
     let workload = json!({
         "apiVersion": "kueue.x-k8s.io/v1beta1", "kind": "Workload",
         "metadata": {"name": "job-svc-1-v1", "labels": {"kueue.x-k8s.io/job-uid": job["metadata"]["uid"]}},
@@ -35,7 +35,7 @@ fn create_workload(ns: &Namespace<'_>, job: &Value) {
     ns.create(&workload).ok();
 }
 
-fn is_active(workload: &Value) -> bool {
+pub fn is_active(workload: &Value) -> bool {
     workload["spec"]["active"] == true
 }
 

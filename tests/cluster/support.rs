@@ -93,6 +93,11 @@ impl Cluster {
         self.kubectl_with(&[args, &["-f", "-"]].concat(), &manifest.to_string(), &[])
     }
 
+    /// The same for a text.
+    pub fn kubectl_text(&self, args: &[&str], stdin: &str) -> Output {
+        self.kubectl_with(args, stdin, &[])
+    }
+
     /// What kstatus' own library says of an object: one word.
     pub fn kstatus(&self, object: &Value) -> String {
         let output = Output::of(Command::new(self.binaries.join("kstatus")), &object.to_string());
@@ -188,13 +193,15 @@ impl Cluster {
         self.calls_of("system:serviceaccount:taskrun-system:taskrun-operator")
     }
 
-    /// Calls of a user, but for Events and dry runs.
+    /// Calls of a user, but for Events, the Lease and dry runs.
     pub fn calls_of(&self, user: &str) -> Vec<ApiWrite> {
+        self.audit().iter().filter_map(|entry| ApiWrite::of(entry, user)).collect()
+    }
+
+    /// The audit log so far.
+    pub fn audit(&self) -> Vec<Value> {
         let log = std::fs::read_to_string(self.folder.join("audit.log")).expect("an audit log");
-        log.lines()
-            .filter_map(|line| serde_json::from_str(line).ok())
-            .filter_map(|entry| ApiWrite::of(&entry, user))
-            .collect()
+        log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 }
 
@@ -240,6 +247,15 @@ pub fn build_prometheus() -> PathBuf {
     build(&["prometheus"])
 }
 
+/// A service account's kubeconfig in this namespace.
+pub fn account_kubeconfig(cluster: &Cluster, namespace: &str, account: &str) -> PathBuf {
+    let token = cluster.kubectl(&["-n", namespace, "create", "token", account]).ok();
+    cluster.kubeconfig(&format!("{namespace}-{account}"), |kubeconfig| {
+        kubeconfig["users"][0]["user"] = json!({"token": token.trim()});
+        kubeconfig["contexts"][0]["context"]["namespace"] = json!(namespace);
+    })
+}
+
 fn build(what: &[&str]) -> PathBuf {
     let mut build = Command::new("tests/control-plane/build.sh");
     let build = build.args(what).current_dir(ROOT).stderr(Stdio::inherit()).output();
@@ -278,7 +294,8 @@ impl ApiWrite {
         };
         let is_theirs = text("/user/username") == user;
         let is_stored = !text("/requestURI").contains("dryRun=All");
-        (is_stored && is_theirs && call.resource != "events").then_some(call)
+        let is_told = !["events", "leases"].contains(&call.resource.as_str());
+        (is_stored && is_theirs && is_told).then_some(call)
     }
 }
 

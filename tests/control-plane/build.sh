@@ -5,6 +5,7 @@
 #        build.sh helm              Helm 3 and 4
 #        build.sh oldest            Kubernetes' components of the oldest version that is supported, for KUBEBUILDER_ASSETS
 #        build.sh prometheus        Prometheus and promtool
+#        build.sh kube-score        kube-score
 # env:   TASKRUN_OPERATOR_CACHE  where to keep what is built (default ${XDG_CACHE_HOME:-~/.cache}/taskrun-operator)
 #        KUBEBUILDER_ASSETS      a folder whose executables are used instead of built ones, as far as it has them
 set -euo pipefail
@@ -26,7 +27,8 @@ control-plane) names="$components control-plane kstatus" ;;
 helm) names="helm3 helm4" ;;
 oldest) names="kube-apiserver kube-controller-manager kube-scheduler" assets='' ;;
 prometheus) names="prometheus promtool" ;;
-*) say "usage: build.sh [control-plane|helm|oldest|prometheus]"; exit 1 ;;
+kube-score) names=kube-score ;;
+*) say "usage: build.sh [control-plane|helm|oldest|prometheus|kube-score]"; exit 1 ;;
 esac
 folder=$cache/$what-$({ sha256sum go.mod go.sum */go.mod */go.sum */*.go launcher/*.yaml build.sh 2>/dev/null || true; echo "$toolchain $assets"; } | hash)
 
@@ -52,7 +54,7 @@ build() {
   key=$(cd "$module" && { cat go.mod go.sum 2>/dev/null || true; [ "$package" != . ] || cat ./*.go ./*.yaml 2>/dev/null || true; echo "$ldflags $toolchain"; } | hash)
   if [ ! -x "$cache/executables/$name-$key" ]; then
     if [ -z "${announced:-}" ]; then
-      say "building into $cache; the first time takes 8 to 10 minutes (Helm 5, Prometheus 3) on two cores, later ones seconds"; announced=1
+      say "building into $cache; the first time takes 8 to 10 minutes (Helm 5, Prometheus 3, kube-score 1) on two cores, later ones seconds"; announced=1
     fi
     say "$name: building"
     : >"$work/log"
@@ -101,6 +103,7 @@ for name in $names; do
   helm*) helm "${name#helm}" ;;
   prom*) prometheus "$name" ;;
   etcd) build etcd etcd go.etcd.io/etcd/server/v3 ;;
+  kube-score) build kube-score kube-score github.com/zegl/kube-score/cmd/kube-score ;;
   kwok) build kwok kwok sigs.k8s.io/kwok/cmd/kwok ;;
   *) kubernetes "$name" ;;
   esac

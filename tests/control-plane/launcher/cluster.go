@@ -28,8 +28,6 @@ rules:
 - level: None
   users: [system:apiserver, ` + kubeletUser + `]
 - level: None
-  resources: [{group: coordination.k8s.io, resources: [leases]}]
-- level: None
   users: [` + controllerManagerUser + ", " + schedulerUser + ", " + kwokUser + `]
   resources: [{group: "", resources: [events]}, {group: events.k8s.io, resources: [events]}]
 - level: Metadata
