@@ -1,7 +1,8 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test test-oldest model faults fuzz check deny release generate
+.PHONY: help demo dev test test-node test-oldest model faults fuzz check deny image release generate
 CARGO_DENY_VERSION := 0.20.2
 CARGO_FUZZ_VERSION := 0.13.2
+CARGO_CYCLONEDX_VERSION := 0.5.9
 FUZZ := -runs=10000000
 
 help: ## list these targets
@@ -20,6 +21,9 @@ test: ## all tests, those against a real control plane too
 	@tests/control-plane/build.sh kube-score >/dev/null
 	@tests/schemathesis/build.sh >/dev/null
 	cargo test --locked
+
+test-node: ## the image on a real node, with kubelet and containerd; needs root (NODE=PART runs the tests with this in their names)
+	@tests/node/run.sh $(NODE)
 
 test-oldest: ## the same against the oldest Kubernetes that is supported (1.33; the first time builds it, 8 minutes)
 	@assets=$$(tests/control-plane/build.sh oldest) && KUBEBUILDER_ASSETS=$$assets $(MAKE) --no-print-directory test
@@ -54,6 +58,15 @@ deny:
 	@if GIT_TERMINAL_PROMPT=0 timeout --foreground -k 5 60 cargo deny --log-level off fetch db; \
 	then echo cargo deny check advisories; cargo deny --locked --offline check advisories; \
 	else echo "the advisory database cannot be reached: advisories are not checked"; fi
+
+image: ## the operator's image, by Docker, Podman or Buildah, and its SBOM, both in target/image too (IMAGE=NAME:TAG)
+	@cargo cyclonedx --version >/dev/null 2>&1 || { \
+	echo "installing cargo-cyclonedx $(CARGO_CYCLONEDX_VERSION): takes some minutes, once"; \
+	cargo install cargo-cyclonedx --locked --version $(CARGO_CYCLONEDX_VERSION); }
+	@deploy/image.sh --sbom $(IMAGE)
+
+release: ## what a release has, in target/release-VERSION; says what is missing, and publishes nothing (docs/releasing.md)
+	@deploy/release.sh
 
 generate: ## write crds/ and docs/metrics.md anew from the code
 	cargo run --locked --bin taskrun-operator -- crds --output crds

@@ -35,8 +35,15 @@ pub(super) fn last_word(pods: &[&Pod]) -> Option<String> {
                 (0, None) => None,
                 (0, Some(text)) => Some(text.to_owned()),
                 (code, text) => Some(format!(
-                    "container {} ended with exit code {code}{}",
+                    "container {} ended with exit code {code}{}{}",
                     status.name,
+                    // such as OOMKilled; the kubelet's "Error" tells no more than the code
+                    ended
+                        .reason
+                        .as_deref()
+                        .filter(|why| *why != "Error")
+                        .map(|why| format!(" ({why})"))
+                        .unwrap_or_default(),
                     text.map(|text| format!(": {text}")).unwrap_or_default()
                 )),
             }

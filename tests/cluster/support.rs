@@ -49,11 +49,20 @@ impl Cluster {
 
     /// An empty one, whose API server gets these arguments, too.
     pub fn start_with(apiserver_args: &[&str]) -> Self {
+        let args: Vec<String> = apiserver_args.iter().map(|arg| format!("--apiserver-arg={arg}")).collect();
+        Self::start_in(build_control_plane(), &args)
+    }
+
+    /// An empty one with a real node, whose pods are in this cgroup, and which has this image, an archive.
+    pub fn start_node(cgroup: &str, image: &str) -> Self {
+        Self::start_in(build(&["node"]), &[format!("--node={cgroup}"), format!("--image={image}")])
+    }
+
+    fn start_in(binaries: PathBuf, args: &[String]) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::SeqCst);
-        let binaries = build_control_plane();
         let folder = std::env::temp_dir().join(format!("taskrun-test-{}-{number}", std::process::id()));
-        let (launcher, kubeconfig) = launch(&binaries, &folder, apiserver_args);
+        let (launcher, kubeconfig) = launch(&binaries, &folder, args);
         Self { launcher, binaries, folder, kubeconfig }
     }
 
@@ -216,11 +225,11 @@ impl Drop for Cluster {
     }
 }
 
-fn launch(binaries: &Path, folder: &Path, apiserver_args: &[&str]) -> (Child, PathBuf) {
+fn launch(binaries: &Path, folder: &Path, args: &[String]) -> (Child, PathBuf) {
     let mut launcher = Command::new(binaries.join("control-plane"))
         .arg("--dir")
         .arg(folder)
-        .args(apiserver_args.iter().map(|arg| format!("--apiserver-arg={arg}")))
+        .args(args)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()

@@ -2,6 +2,7 @@
 # Builds what tests run, from the versions pinned here, into a cache folder outside the clone. Prints that folder's path on
 # stdout, all else on stderr.
 # usage: build.sh [control-plane]   etcd, kube-apiserver, kube-controller-manager, kube-scheduler, kwok, the launcher, kstatus
+#        build.sh node              these, and kubelet and containerd
 #        build.sh helm              Helm 3 and 4
 #        build.sh oldest            Kubernetes' components of the oldest version that is supported, for KUBEBUILDER_ASSETS
 #        build.sh prometheus        Prometheus and promtool
@@ -24,11 +25,12 @@ toolchain=$(go version)
 what=${1:-control-plane}
 case $what in
 control-plane) names="$components control-plane kstatus" ;;
+node) names="$components control-plane kstatus kubelet containerd containerd-shim-runc-v2 ctr" ;;
 helm) names="helm3 helm4" ;;
 oldest) names="kube-apiserver kube-controller-manager kube-scheduler" assets='' ;;
 prometheus) names="prometheus promtool" ;;
 kube-score) names=kube-score ;;
-*) say "usage: build.sh [control-plane|helm|oldest|prometheus|kube-score]"; exit 1 ;;
+*) say "usage: build.sh [control-plane|node|helm|oldest|prometheus|kube-score]"; exit 1 ;;
 esac
 folder=$cache/$what-$({ sha256sum go.mod go.sum */go.mod */go.sum */*.go launcher/*.yaml build.sh 2>/dev/null || true; echo "$toolchain $assets"; } | hash)
 
@@ -48,18 +50,18 @@ beat() {
   while sleep 20 >/dev/null 2>&1; do say "  $1: $(grep -vc ^go: "$work/log") packages compiled, $((SECONDS - began)) s"; done
 }
 
-# build NAME MODULE PACKAGE [LDFLAGS]: puts NAME into $work, from $cache/executables if it was built before.
+# build NAME MODULE PACKAGE [LDFLAGS [TAGS]]: puts NAME into $work, from $cache/executables if it was built before.
 build() {
-  local name=$1 module=$2 package=$3 ldflags="-s -w ${4:-}" key began=$SECONDS
-  key=$(cd "$module" && { cat go.mod go.sum 2>/dev/null || true; [ "$package" != . ] || cat ./*.go ./*.yaml 2>/dev/null || true; echo "$ldflags $toolchain"; } | hash)
+  local name=$1 module=$2 package=$3 ldflags="-s -w ${4:-}" tags=${5:-} key began=$SECONDS
+  key=$(cd "$module" && { cat go.mod go.sum 2>/dev/null || true; [ "$package" != . ] || cat ./*.go ./*.yaml 2>/dev/null || true; echo "$ldflags $toolchain${tags:+ $tags}"; } | hash)
   if [ ! -x "$cache/executables/$name-$key" ]; then
     if [ -z "${announced:-}" ]; then
-      say "building into $cache; the first time takes 8 to 10 minutes (Helm 5, Prometheus 3, kube-score 1) on two cores, later ones seconds"; announced=1
+      say "building into $cache; the first time takes 8 to 10 minutes (a node 4 more, Helm 5, Prometheus 3, kube-score 1) on two cores, later ones seconds"; announced=1
     fi
     say "$name: building"
     : >"$work/log"
     beat "$name" 9>&- & heartbeat=$!
-    if ! (cd "$module" && go build -v -o "$work/new-$name" -ldflags "$ldflags" "$package") 2>"$work/log" 9>&-; then
+    if ! (cd "$module" && go build -v -o "$work/new-$name" -tags "$tags" -ldflags "$ldflags" "$package") 2>"$work/log" 9>&-; then
       tail -n 20 "$work/log" >&2; say "$name: build failed"; exit 1
     fi
     kill "$heartbeat"; wait "$heartbeat" 2>/dev/null || true
@@ -76,6 +78,13 @@ kubernetes() {
   build "$1" "$module" "k8s.io/kubernetes/cmd/$1" "-X $version.gitVersion=$tag -X $version.gitMajor=1 -X $version.gitMinor=$(cut -d. -f2 <<<"$tag") -X $version.gitTreeState=clean"
 }
 
+# without the snapshotters that need C libraries or kernel modules
+containerd() {
+  local module=github.com/containerd/containerd/v2 tag
+  tag=$(sed -n "s|^\t$module \(v[0-9.]*\).*|\1|p" containerd/go.mod)
+  build "$1" containerd "$module/cmd/$1" "-X $module/version.Version=$tag" "no_btrfs no_devmapper no_zfs"
+}
+
 helm() {
   local module=helm.sh/helm/v$1 tag
   tag=$(sed -n "s|^\t$module \(v[0-9.]*\).*|\1|p" "helm$1/go.mod")
@@ -86,8 +95,8 @@ helm() {
 prometheus() {
   local module=github.com/prometheus/prometheus tag
   tag=$(sed -n "s|^\t$module v0\.\([0-9.]*\).*|\1|p" prometheus/go.mod) # v0.316.0 is Prometheus 3.16.0
-  GOFLAGS="$GOFLAGS -tags=remove_all_sd" build "$1" prometheus "$module/cmd/$1" \
-    "-X github.com/prometheus/common/version.Version=${tag:0:1}.$((10#${tag:1:2})).${tag#*.}"
+  build "$1" prometheus "$module/cmd/$1" \
+    "-X github.com/prometheus/common/version.Version=${tag:0:1}.$((10#${tag:1:2})).${tag#*.}" remove_all_sd
 }
 
 for name in $names; do
@@ -105,6 +114,7 @@ for name in $names; do
   etcd) build etcd etcd go.etcd.io/etcd/server/v3 ;;
   kube-score) build kube-score kube-score github.com/zegl/kube-score/cmd/kube-score ;;
   kwok) build kwok kwok sigs.k8s.io/kwok/cmd/kwok ;;
+  containerd* | ctr) containerd "$name" ;;
   *) kubernetes "$name" ;;
   esac
 done

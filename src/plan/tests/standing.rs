@@ -231,6 +231,15 @@ fn the_last_word_of_a_container_is_told_and_bounded() {
     assert!(message.contains("container agent ended with exit code 3: out of tokens"), "{message}");
     assert!(!message.contains("earlier"), "{message}");
 
+    for (reason, told) in [("OOMKilled", "code 137 (OOMKilled)"), ("Error", "code 137")] {
+        let mut killed = ended(137, "");
+        killed["containerStatuses"][0]["state"]["terminated"]["reason"] = json!(reason);
+        let mut observed = released(&[killed]);
+        finish(job(&mut observed), "Failed", "BackoffLimitExceeded");
+        let message = stand(&mut observed).message.unwrap();
+        assert!(message.contains(told) && !message.contains("(Error)"), "{message}");
+    }
+
     let mut observed = released(&[ended(0, &"é".repeat(5_000))]);
     finish(job(&mut observed), "Complete", "CompletionsReached");
     let status = stand(&mut observed);

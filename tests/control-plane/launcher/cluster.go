@@ -71,6 +71,13 @@ var (
 	}
 )
 
+// component is a program that runs as long as the control plane.
+type component struct {
+	name  string
+	args  []string
+	ready func() error // nil: nothing waits for it
+}
+
 // startCluster starts the components, each when what it needs answers, and returns the path of the admin kubeconfig.
 func startCluster(ctx context.Context, processes *processes, options options) (kubeconfig string, err error) {
 	dir := processes.dir
@@ -78,11 +85,18 @@ func startCluster(ctx context.Context, processes *processes, options options) (k
 	if len(socket) > 100 {
 		return "", fmt.Errorf("the path of %s is too long for a socket", dir)
 	}
-	port, err := reservePort()
+	host, port := "127.0.0.1", 443
+	if options.node != "" {
+		host, err = serviceIP, prepareNode(dir, options.bin, options.node)
+		apiserverArgs = append(apiserverArgs, nodeAPIServerArgs...)
+		controllerManagerArgs = append(controllerManagerArgs, nodeControllerManagerArgs...)
+	} else {
+		port, err = reservePort()
+	}
 	if err != nil {
 		return "", err
 	}
-	api, kubeletAPI, err := writeFiles(dir, fmt.Sprintf("https://127.0.0.1:%d", port), options.stages)
+	api, kubeletAPI, err := writeFiles(dir, fmt.Sprintf("https://%s:%d", host, port), options.stages)
 	if err != nil {
 		return "", err
 	}
@@ -91,19 +105,21 @@ func startCluster(ctx context.Context, processes *processes, options options) (k
 		return "", err
 	}
 
-	components := []struct {
-		name  string
-		args  []string
-		ready func() error // nil: nothing waits for it
-	}{
+	components := []component{
 		// etcd asks for no password, so it listens on sockets in a folder that is the user's own.
 		{"etcd", append(etcdArgs, "--listen-client-urls=unix://"+socket, "--advertise-client-urls=http://localhost:2379",
 			"--listen-peer-urls=unix://"+filepath.Join(dir, "peer.sock")), func() error { return dial(socket) }},
 		{"kube-apiserver", append(append(apiserverArgs, "--etcd-servers=unix://"+socket, "--permit-port-sharing",
 			fmt.Sprintf("--secure-port=%d", port)), options.apiserverArgs...), api.ready},
 		{"kube-controller-manager", controllerManagerArgs, nil},
-		{"kwok", kwokArgs, nil},
 		{"kube-scheduler", schedulerArgs, nil},
+	}
+	if options.node != "" {
+		imported := func() error { return importImages(dir, options.bin, options.images) }
+		components = append(components, component{"containerd", containerdArgs, imported},
+			component{"kubelet", append(kubeletArgs, "--root-dir="+filepath.Join(dir, "kubelet")), api.nodeUsable})
+	} else {
+		components = append(components, component{"kwok", kwokArgs, nil})
 	}
 	for _, component := range components {
 		if err := processes.start(options.bin, component.name, component.args...); err != nil {
@@ -159,6 +175,9 @@ func writeFiles(dir, server, stagesFile string) (admin, kubelet *client, err err
 		"apiserver.key":       serving.key,
 		"kubelet-client.crt":  kubeletClient.certificate,
 		"kubelet-client.key":  kubeletClient.key,
+		"kubelet.crt":         kubeletPair.certificate,
+		"kubelet.key":         kubeletPair.key,
+		"kubelet.kubeconfig":  authority.kubeconfig(server, kubeletUser, kubeletPair),
 		"service-account.key": serviceAccountKey,
 		"audit-policy.yaml":   []byte(auditPolicy),
 		"kube-scheduler.yaml": []byte(schedulerConfig),

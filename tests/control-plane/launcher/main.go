@@ -1,4 +1,5 @@
-// Command control-plane runs a Kubernetes control plane with fake nodes on 127.0.0.1 until it is told to stop.
+// Command control-plane runs a Kubernetes control plane with fake nodes on 127.0.0.1, or with a real one in a network
+// namespace, until it is told to stop.
 //
 // It prints one line on stdout, the path of an admin kubeconfig, when pods can be scheduled, and stays in the
 // foreground. It stops on SIGINT, on SIGTERM, and when its stdin is a pipe whose other end closes; its processes
@@ -36,6 +37,8 @@ type options struct {
 	bin           string // folder of the components' executables
 	stages        string // kwok Stages; empty: the embedded ones
 	nodes         int
+	node          string   // cgroup of a real node instead
+	images        []string // archives for it
 	apiserverArgs []string
 }
 
@@ -64,11 +67,20 @@ func parseOptions() (options, error) {
 	flag.StringVar(&o.bin, "bin", filepath.Dir(executable), "`folder` of etcd, kube-apiserver, kube-controller-manager, kube-scheduler and kwok")
 	flag.StringVar(&o.stages, "stages", "", "kwok Stages that play the kubelet (default the `file` built in)")
 	flag.IntVar(&o.nodes, "nodes", 1, "`number` of fake nodes")
+	flag.StringVar(&o.node, "node", "", "instead of fake nodes a real one, node-0, whose pods are in this `cgroup`, which exists: needs root and new network,\n"+
+		"mount and PID namespaces, kubelet, containerd, containerd-shim-runc-v2 and ctr in -bin, and runc and busybox on PATH")
+	flag.Func("image", "archive (`file`) of an image that the real node has; repeatable", func(file string) error {
+		o.images = append(o.images, file)
+		return nil
+	})
 	flag.Func("apiserver-arg", "further kube-apiserver `argument`, such as --feature-gates=X=true; repeatable", func(arg string) error {
 		o.apiserverArgs = append(o.apiserverArgs, arg)
 		return nil
 	})
 	flag.Parse()
+	if o.node != "" {
+		o.nodes = 0
+	}
 	if flag.NArg() > 0 {
 		return o, fmt.Errorf("unexpected argument %q", flag.Arg(0))
 	}
