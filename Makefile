@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test test-node test-oldest model faults fuzz check deny image release generate
+.PHONY: help demo dev test test-node test-oldest model faults fuzz check deny image plots release generate
 CARGO_DENY_VERSION := 0.20.2
 CARGO_FUZZ_VERSION := 0.13.2
 CARGO_CYCLONEDX_VERSION := 0.5.9
@@ -58,6 +58,11 @@ deny:
 	@if GIT_TERMINAL_PROMPT=0 timeout --foreground -k 5 60 cargo deny --log-level off fetch db; \
 	then echo cargo deny check advisories; cargo deny --locked --offline check advisories; \
 	else echo "the advisory database cannot be reached: advisories are not checked"; fi
+
+plots: ## draw docs/monitoring/ anew, from what a Prometheus says of a minute of load
+	@tests/control-plane/build.sh >/dev/null
+	@tests/control-plane/build.sh prometheus >/dev/null
+	TASKRUN_PLOTS=1 cargo test --locked --test monitoring -- every_query
 
 image: ## the operator's image, by Docker, Podman or Buildah, and its SBOM, both in target/image too (IMAGE=NAME:TAG)
 	@cargo cyclonedx --version >/dev/null 2>&1 || { \

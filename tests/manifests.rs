@@ -82,7 +82,7 @@ const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/chart");
 const SAME: [(&str, &str); 4] = [
     ("resources: [deploy]", ""),
     ("resources: [certs]", "certManager.enabled=true"),
-    ("{resources: [deploy], components: [deploy/options/monitoring]}", "podMonitor.enabled=true"),
+    ("{resources: [deploy], components: [deploy/options/monitoring]}", "monitoring.enabled=true"),
     (
         "{resources: [deploy], components: [deploy/options/namespaced, deploy/options/priority], \
          images: [{name: taskrun-operator, newName: registry.test/ours, newTag: v1}]}",
@@ -164,7 +164,7 @@ fn the_chart_renders_what_kustomize_does() {
 
 #[test]
 fn the_chart_can_be_installed_into_any_namespace() {
-    for values in ["", "certManager.enabled=true", "podMonitor.enabled=true,namespaces={a}"] {
+    for values in ["", "certManager.enabled=true", "monitoring.enabled=true,namespaces={a}"] {
         let there = helm("helm4", "taskrun-system", values);
         let elsewhere = helm("helm4", "ops", values);
         assert!(!elsewhere.contains("taskrun-system"), "{values}");
@@ -184,7 +184,7 @@ fn values_that_make_no_sense_are_refused() {
         "container.resorces.limits.cpu=1",
         "podTemplate.spec.containers=",
         "podTemplate.annotations.a=b",
-        "podMonitor.enabled=maybe",
+        "monitoring.enabled=maybe",
     ] {
         let mut command = Command::new(&helm4);
         let output = command.args(["template", "any", CHART, "--set", values]).output().expect("it was built");
