@@ -124,8 +124,8 @@ fn tell(mut span: Span, webhook: Webhook, Reviewed { operation, decision, about,
             ("dry_run", about.is_dry_run.to_string()),
         ]
     });
-    if tracing::enabled!(tracing::Level::DEBUG) {
-        span.logs(&task).in_scope(|| tracing::debug!(?webhook, ?operation, ?decision, "reviewed"));
+    if tracing::enabled!(tracing::Level::TRACE) {
+        span.logs(&task).in_scope(|| tracing::trace!(?webhook, ?operation, ?decision, "reviewed"));
     }
 }
 

@@ -50,18 +50,15 @@ impl Cluster {
     /// An empty one, whose API server gets these arguments, too.
     pub fn start_with(apiserver_args: &[&str]) -> Self {
         let args: Vec<String> = apiserver_args.iter().map(|arg| format!("--apiserver-arg={arg}")).collect();
-        Self::start_in(build_control_plane(), &args)
+        Self::start_in(&[], &args)
     }
 
-    /// An empty one with a real node, whose pods are in this cgroup, and which has this image, an archive.
-    pub fn start_node(cgroup: &str, image: &str) -> Self {
-        Self::start_in(build(&["node"]), &[format!("--node={cgroup}"), format!("--image={image}")])
-    }
-
-    fn start_in(binaries: PathBuf, args: &[String]) -> Self {
+    /// An empty one, of what `build.sh` builds by this name, started with these arguments of the launcher's.
+    pub fn start_in(what: &[&str], args: &[String]) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::SeqCst);
         let folder = std::env::temp_dir().join(format!("taskrun-test-{}-{number}", std::process::id()));
+        let binaries = build(what);
         let (launcher, kubeconfig) = launch(&binaries, &folder, args);
         Self { launcher, binaries, folder, kubeconfig }
     }
@@ -241,12 +238,7 @@ fn launch(binaries: &Path, folder: &Path, args: &[String]) -> (Child, PathBuf) {
     (launcher, kubeconfig)
 }
 
-/// The folder of the control plane's executables, built where they are not yet.
-pub fn build_control_plane() -> PathBuf {
-    build(&[])
-}
-
-/// The same for Helm 3 and 4.
+/// The folder of Helm 3 and 4, built where they are not yet.
 pub fn build_helm() -> PathBuf {
     build(&["helm"])
 }
@@ -265,7 +257,7 @@ pub fn account_kubeconfig(cluster: &Cluster, namespace: &str, account: &str) -> 
     })
 }
 
-fn build(what: &[&str]) -> PathBuf {
+pub fn build(what: &[&str]) -> PathBuf {
     let mut build = Command::new("tests/control-plane/build.sh");
     let build = build.args(what).current_dir(ROOT).stderr(Stdio::inherit()).output();
     let build = build.expect("tests/control-plane/build.sh is there");

@@ -86,7 +86,7 @@ fn serve(mut stream: TcpStream, what: Collects, kept: &Mutex<Vec<Vec<u8>>>) {
 fn launch(cluster: &Cluster, endpoint: &str, env: &[(&str, &str)]) -> Operator {
     let mut all = vec![("OTEL_EXPORTER_OTLP_ENDPOINT", Path::new(endpoint))];
     all.extend(env.iter().map(|(name, value)| (*name, Path::new(*value))));
-    let operator = Operator::launch_in(cluster, &all, &[]);
+    let operator = Operator::launch_in(cluster, &all, &["--log=info,taskrun_operator=trace"]);
     operator.wait_ready();
     operator
 }

@@ -64,7 +64,7 @@ fn every_query_of_the_dashboard_returns_data_under_load() {
     }
 }
 
-/// The variables are those that the queries use, and the installation that is to be chosen is among what Prometheus has.
+/// The variables are those that the queries use, and Prometheus has what is to be chosen.
 fn assert_variables(dashboard: &Value, prometheus: &Prometheus) {
     let variables = dashboard["templating"]["list"].as_array().expect("variables");
     let names: Vec<&str> = variables.iter().filter_map(|variable| variable["name"].as_str()).collect();

@@ -20,7 +20,7 @@ pub struct Prometheus {
 }
 
 impl Prometheus {
-    /// Reads these replicas twice a second and the API server every two, and evaluates the rules twice a second.
+    /// Reads these replicas each second, the API server every two, and evaluates the rules twice a second.
     pub fn start(cluster: &Cluster, replicas: &[SocketAddr], rules: &Value) -> Self {
         let folder = cluster.file("prometheus");
         std::fs::create_dir_all(&folder).expect("a folder");
@@ -105,7 +105,7 @@ fn config_of(cluster: &Cluster, replicas: &[SocketAddr], rule_file: &Path) -> Va
     let server = cluster.kubectl(&["config", "view", "-o", "jsonpath={.clusters[0].cluster.server}"]).ok();
     let replicas: Vec<String> = replicas.iter().map(ToString::to_string).collect();
     json!({
-        "global": {"scrape_interval": "500ms", "scrape_timeout": "500ms", "evaluation_interval": "500ms"},
+        "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "500ms"},
         "rule_files": [rule_file],
         "scrape_configs": [
             {"job_name": JOB, "static_configs": [{"targets": replicas, "labels": {"namespace": "taskrun-system"}}]},

@@ -39,7 +39,13 @@ impl Node {
             assert!(!value.is_empty(), "{name} is not set: tests/node/run.sh runs this");
             value
         };
-        let cluster = Cluster::start_node(&given("TASKRUN_TEST_NODE_CGROUP"), &given("TASKRUN_TEST_NODE_IMAGE"));
+        let cluster = Cluster::start_in(
+            &["node"],
+            &[
+                format!("--node={}", given("TASKRUN_TEST_NODE_CGROUP")),
+                format!("--image={}", given("TASKRUN_TEST_NODE_IMAGE")),
+            ],
+        );
         Self { cluster, is_installed: false }
     }
 

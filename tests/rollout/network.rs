@@ -1,6 +1,6 @@
 //! A network namespace for a test: addresses that are not loopback, whose traffic never leaves it.
 
-use crate::support::build_control_plane;
+use crate::support::build;
 use std::io::Read;
 use std::net::Ipv4Addr;
 use std::process::{Command, Stdio};
@@ -25,7 +25,7 @@ pub fn in_namespace(test: &str, addresses: &[Ipv4Addr], body: impl FnOnce()) {
         return body();
     }
     // what it may fetch cannot be fetched in there
-    build_control_plane();
+    build(&[]);
     assert_allowed();
     let mut inside = unshare()
         .arg(std::env::current_exe().expect("a path"))
