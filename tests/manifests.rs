@@ -129,13 +129,16 @@ fn helm(helm: &str, namespace: &str, values: &str) -> String {
     run(command.args(["--kube-version", "1.33.0", "--set", values]))
 }
 
-/// The objects in it. What only Helm needs is taken away: the annotation by which a CRD outlives its release.
+/// The objects in it. What only Helm needs is taken away: the annotation by which one outlives its release.
 fn objects(rendered: &str) -> BTreeMap<Name, Value> {
     let documents = rendered.split("\n---\n").map(|text| text.trim_start_matches("---\n"));
     let read = |text| serde_saphyr::from_str::<Value>(text).expect("YAML");
     let named = |mut object: Value| {
-        if object["kind"] == "CustomResourceDefinition" {
-            object["metadata"].as_object_mut().expect("metadata").remove("annotations");
+        let metadata = object["metadata"].as_object_mut().expect("metadata");
+        let annotations = metadata.get_mut("annotations").and_then(Value::as_object_mut);
+        let is_bare = annotations.is_some_and(|all| all.remove("helm.sh/resource-policy").is_some() && all.is_empty());
+        if is_bare {
+            metadata.remove("annotations");
         }
         let text = |path: &str| object.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
         let name = ["/kind", "/metadata/namespace", "/metadata/name"].map(text);

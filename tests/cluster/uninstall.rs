@@ -6,7 +6,7 @@ use std::time::Instant;
 
 const KINDS: &str = "mutatingwebhookconfigurations,validatingwebhookconfigurations";
 
-fn uninstall(cluster: &Cluster, args: &[&str]) -> Output {
+pub fn uninstall(cluster: &Cluster, args: &[&str]) -> Output {
     let mut command = cluster.command(env!("CARGO_BIN_EXE_taskrun-operator"));
     command.arg("uninstall").args(args);
     Output::of(command, "")

@@ -143,8 +143,7 @@ fn helm_installs_it_upgrades_it_while_an_agent_works_and_uninstalls_it() {
     agents.touch("finish-1");
     agents.ns.wait_phase(TASK, 1, "Succeeded");
 
-    // not --wait: that waits before the hook runs, for configurations which an operator that is ending still makes again
-    helm(&["uninstall", "taskrun-operator"]);
+    helm(&["uninstall", "taskrun-operator", "--wait"]);
     assert_eq!(processes("/taskrun-operator"), Vec::<u32>::new());
     assert!(agents.ns.find(TASK).is_some(), "TaskRuns stay");
     agents.ns.kubectl(&["delete", TASK, "--timeout=30s"]).ok();
