@@ -31,9 +31,15 @@ ln -f "$executable" "$folder/context/taskrun-operator"
 build=(-f deploy/Containerfile --build-arg "VERSION=$version" --iidfile "$name.id" -t "$image" "$folder/context")
 rm -f "$name.tar"
 case $builder in
-docker) docker build --quiet "${build[@]}" && docker save -o "$name.tar" "$image" ;;
-*) $builder build --quiet --timestamp 0 "${build[@]}" && # by its id: another clone may give the name to its own meanwhile
-  $builder push --quiet "$(<"$name.id")" "docker-archive:$name.tar:$image" ;;
+docker)
+  docker build --quiet "${build[@]}"
+  docker save -o "$name.tar" "$image"
+  ;;
+*)
+  $builder build --quiet --timestamp 0 "${build[@]}"
+  # by its id: another clone may give the name to its own meanwhile
+  $builder push --quiet "$(<"$name.id")" "docker-archive:$name.tar:$image"
+  ;;
 esac >&2
 echo "image: $image by $builder, $(($(stat -c %s "$name.tar") / 1024)) KiB" >&2
 

@@ -233,6 +233,11 @@ async fn check_names(api_server: &ApiServer, args: &RunArgs) -> Result<(), Box<d
         let misnamed = loop {
             match api_server.find_misnamed(namespace.as_deref(), args.task_names).await {
                 Ok(misnamed) => break misnamed,
+                // a namespace that is gone, or lost its binding, is no reason to serve the others no webhook
+                Err(error) if error.is_forbidden() && namespace.is_some() => {
+                    tracing::warn!(%error, namespace, "may not list TaskRuns: they are not run until it may");
+                    break None;
+                }
                 Err(error) => tracing::warn!(%error, "failed to list TaskRuns"),
             }
             tokio::time::sleep(RETRY).await;

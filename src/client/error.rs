@@ -34,6 +34,14 @@ pub enum Error {
     NoConfiguration,
 }
 
+impl Error {
+    /// Whether a right is missing.
+    #[must_use]
+    pub fn is_forbidden(&self) -> bool {
+        matches!(self, Self::Call(kube::Error::Api(status)) if status.code == 403)
+    }
+}
+
 impl From<&Error> for Failure {
     fn from(error: &Error) -> Self {
         match error {

@@ -15,6 +15,9 @@ use std::time::{Duration, Instant};
 impl Context {
     /// A word of the watch of TaskRuns, before the cache has it.
     pub fn hear(&self, event: &Result<Event<Guarded>, watcher::Error>) {
+        if let Ok(Event::Init) = event {
+            self.versions.clear();
+        }
         let Ok(event @ (Event::Apply(told) | Event::InitApply(told) | Event::Delete(told))) = event else { return };
         let Ok(task_run) = &told.0 else { return };
         let known = self.caches.task_runs.get(&ObjectRef::from_obj(told));
@@ -58,8 +61,7 @@ impl Context {
     pub fn measure(&self, task_run: &TaskRun, step: &Step) {
         match step {
             Step::CreateJob(_) => {
-                let after = self.versions.has_job(task_run);
-                if let Some(after) = after {
+                if let Some(after) = self.versions.has_job(task_run) {
                     self.metrics.runs.has_job(after);
                 }
             }

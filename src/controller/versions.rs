@@ -41,7 +41,8 @@ impl Versions {
                 came.insert(uid, Came { version: spec.context_version, at: Instant::now(), has_job: false });
                 return News { raised, runs_after: None };
             }
-            Event::Apply(_) if raised == 0 && spec.suspend != Some(true) => {}
+            // nor is it our time that it waits for somebody, or for a run to end
+            Event::Apply(_) if raised == 0 && spec.suspend != Some(true) && !waits(told) => {}
             _ => drop(came.remove(&uid)),
         }
         let status = told.status.as_ref().filter(|status| status.context_version == Some(spec.context_version));
@@ -53,6 +54,11 @@ impl Versions {
         News { raised, runs_after: ran.filter(|_| phase == Phase::Running) }
     }
 
+    /// Forgets all: a list begins, which does not say what is gone, nor since when the rest is there.
+    pub fn clear(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     /// The Job of this version is created. Returns how long after it came.
     pub fn has_job(&self, task_run: &TaskRun) -> Option<Duration> {
         let mut came = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -60,6 +66,10 @@ impl Versions {
         let is_first = came.version == task_run.spec.context_version && !std::mem::replace(&mut came.has_job, true);
         is_first.then(|| came.at.elapsed())
     }
+}
+
+fn waits(task_run: &TaskRun) -> bool {
+    task_run.is_stalled() || task_run.run_waited_for().is_some()
 }
 
 #[cfg(test)]
@@ -115,6 +125,14 @@ mod tests {
         versions.note(&Event::Apply(()), &version(1), None);
         versions.note(&Event::Apply(()), &task_run(1, &json!({"suspend": true}), None), Some(&version(1)));
         assert_eq!(versions.has_job(&version(1)), None, "suspended before it had one");
+        let mut stalled = version(1);
+        let condition = json!({"type": "Stalled", "status": "True", "reason": "AgentNotFound", "message": "",
+                               "lastTransitionTime": "2026-01-01T00:00:00Z"});
+        let status = json!({"contextVersion": 1, "phase": "Pending", "conditions": [condition], "runs": []});
+        stalled.status = serde_json::from_value(status).expect("a status");
+        versions.note(&Event::Apply(()), &version(1), None);
+        versions.note(&Event::Apply(()), &stalled, Some(&version(1)));
+        assert_eq!(versions.has_job(&version(1)), None, "somebody had to act first");
         let other = TaskRun { metadata: kube::core::ObjectMeta::default(), ..version(1) };
         assert_eq!(
             versions.note(&Event::Apply(()), &version(2), Some(&other)).raised,

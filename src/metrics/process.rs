@@ -59,7 +59,9 @@ impl Process {
             cpu.inc_by((used - cpu.get()).max(0.0));
         }
         self.threads.set(field(20));
-        self.start.set(boot_time() + field(22) / ticks);
+        if self.start.get() == 0 {
+            self.start.set(boot_time() + field(22) / ticks); // once: the clock may be set
+        }
         self.virtual_memory.set(field(23));
         self.resident.set(field(24) * i64::try_from(page_size()).unwrap_or_default());
         // one is open to read the folder

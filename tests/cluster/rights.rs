@@ -221,6 +221,19 @@ fn an_operator_of_one_namespace_needs_no_rights_in_others() {
     });
 }
 
+#[test]
+fn a_namespace_that_is_gone_holds_up_no_other() {
+    let cluster = Cluster::start();
+    cluster.install();
+    let ns = cluster.namespace(&json!({}));
+    cluster.kubectl(&["delete", "clusterrolebinding", "taskrun-operator"]).ok();
+    let account = format!("--serviceaccount={SYSTEM}:taskrun-operator");
+    ns.kubectl(&["create", "rolebinding", "taskrun-operator-tasks", "--clusterrole=taskrun-operator", &account]).ok();
+    let _operator = Operator::start(&cluster, &[&format!("--namespace=gone,{}", ns.name)]);
+    ns.create(&task_run(1, &[("task.md", "do it")])).ok();
+    ns.wait_phase("taskrun/task-1", 1, "Succeeded");
+}
+
 /// Runs what a hook of the chart runs, under its service account.
 fn run_hook(cluster: &Cluster, pod: &Value) -> Output {
     let account = pod["serviceAccountName"].as_str().expect("a name");

@@ -19,6 +19,10 @@ for controller in memory cpu cpuset pids; do
   [ -d "/sys/fs/cgroup/$controller" ] || grep -qw "$controller" /sys/fs/cgroup/cgroup.controllers 2>/dev/null ||
     skip "needs the cgroup controller $controller under /sys/fs/cgroup"
 done
+if [ -f /sys/fs/cgroup/cgroup.subtree_control ]; then
+  { echo +memory +cpu +cpuset +pids >/sys/fs/cgroup/cgroup.subtree_control; } 2>/dev/null ||
+    skip "needs to give cgroup controllers to groups below /sys/fs/cgroup"
+fi
 unshare --net --mount --pid --fork --mount-proc true 2>/dev/null || skip "needs the right to make namespaces (unshare)"
 packages=
 type -P runc >/dev/null || packages+=" runc"
