@@ -30,7 +30,7 @@ sed -n "/^## \[\?$version\]\? /,/^## /{/^## /d;p}" CHANGELOG.md >"$folder/NOTES.
 kubectl kustomize deploy >"$folder/install.yaml"
 kubectl kustomize crds >"$folder/crds.yaml"
 helm=$(tests/control-plane/build.sh helm)/helm4
-"$helm" package deploy/chart --destination "$folder" >/dev/null
+packaged=$("$helm" package deploy/chart --destination "$folder" 2>&1) || { echo "$packaged" >&2; exit 1; } # tells of each link
 RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked --target "$host" --bin kubectl-taskrun
 tar --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$(git log -1 --format=%ct)" -C "$target/$host/release" \
   -cf - kubectl-taskrun | gzip -n9 >"$folder/kubectl-taskrun-$version-$host.tar.gz"
