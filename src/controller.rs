@@ -243,7 +243,9 @@ async fn execute(ctx: &Context, task_run: &TaskRun, plan: &Plan, began: Timestam
             }
             let mut span = span.child(step.words());
             let result = ctx.api_server.execute(task_run, step).await;
-            result.as_ref().err().into_iter().for_each(|error| span.fail(Failure::from(error).as_str()));
+            if let Err(error) = &result {
+                span.fail(Failure::from(error).as_str());
+            }
             result?;
             ctx.take_note(task_run, step);
             ctx.measure(task_run, step);

@@ -24,7 +24,9 @@ impl Context {
         let news = self.versions.note(event, task_run, known.as_ref().and_then(|known| known.0.as_ref().ok()));
         if self.leadership.may_act() {
             self.metrics.runs.bumped(news.raised);
-            news.runs_after.into_iter().for_each(|after| self.metrics.runs.running(after));
+            if let Some(after) = news.runs_after {
+                self.metrics.runs.running(after);
+            }
         }
     }
 

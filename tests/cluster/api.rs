@@ -1,6 +1,6 @@
 //! The PM API on a real API server, with real RBAC: two replicas, each caller with a token of his own.
 
-use crate::support::{Cluster, Namespace, Operator, PATIENCE, free_port, markdown, task_run};
+use crate::support::{Cluster, Namespace, Operator, PATIENCE, free_port, markdown, task_run, wait_until};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
@@ -565,15 +565,6 @@ fn pages_hold_all_tasks_once() {
 
 /// Most streams that a caller reads at once.
 const STREAMS: usize = 16;
-
-#[track_caller]
-fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let started = Instant::now();
-    while !is_so() {
-        assert!(started.elapsed() < PATIENCE, "{what}");
-        thread::sleep(std::time::Duration::from_millis(20));
-    }
-}
 
 #[test]
 fn nothing_of_a_body_is_read_for_a_token_that_nobody_knows() {

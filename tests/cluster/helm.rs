@@ -6,7 +6,7 @@
 
 pub mod releases;
 
-use crate::support::{Cluster, Namespace, Output, build_helm};
+use crate::support::{Cluster, Namespace, Output, build};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use flate2::Compression;
@@ -45,7 +45,7 @@ impl Helm {
 
     /// `helm` as admin of this namespace, which touches no file outside the cluster's folder.
     pub fn command(self, ns: &Namespace<'_>) -> Command {
-        let mut helm = ns.cluster.command(build_helm().join(format!("helm{}", self.major)));
+        let mut helm = ns.cluster.command(build("helm").join(format!("helm{}", self.major)));
         for kind in ["CACHE", "CONFIG", "DATA"] {
             let folder = ns.cluster.file(&format!("helm{}/{}", self.major, kind.to_lowercase()));
             helm.env(format!("HELM_{kind}_HOME"), folder);

@@ -1,7 +1,7 @@
 //! What `/metrics` says of what really happened, and that promtool has nothing to say against it.
 
 use crate::reconcile::{TASK, end};
-use crate::support::{Cluster, Namespace, Operator, Output, PATIENCE, agent, build_prometheus, markdown, task_run};
+use crate::support::{Cluster, Namespace, Operator, Output, PATIENCE, agent, build, markdown, task_run};
 use serde_json::json;
 use std::time::{Duration, Instant};
 
@@ -115,7 +115,7 @@ fn stalls_and_is_tried_again(ns: &Namespace<'_>, operator: &Operator) {
 fn has_nothing_against(operator: &Operator) {
     let answer = operator.http("/metrics").expect("an answer");
     let (_, text) = answer.split_once("\r\n\r\n").expect("a body");
-    let mut promtool = std::process::Command::new(build_prometheus().join("promtool"));
+    let mut promtool = std::process::Command::new(build("prometheus").join("promtool"));
     promtool.args(["check", "metrics"]);
     let said = Output::of(promtool, text);
     assert!(said.ok && said.stdout.is_empty() && said.stderr.is_empty(), "{}{}", said.stdout, said.stderr);

@@ -5,7 +5,7 @@ use crate::adoption::{adopting, job};
 use crate::chart::{CHART, hooks};
 use crate::helm::Helm;
 use crate::queue::{create_workload, install_workloads, is_active};
-use crate::support::{Cluster, Namespace, Operator, Output, PATIENCE, account_kubeconfig, agent, markdown, task_run};
+use crate::support::{Cluster, Namespace, Operator, Output, account_kubeconfig, agent, markdown, task_run, wait_until};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -157,27 +157,18 @@ fn wait_in_a_queue(ns: &Namespace<'_>) {
 fn lose_what_it_made_for_itself(cluster: &Cluster) {
     let secret = || cluster.kubectl(&["-n", SYSTEM, "get", "secret", "taskrun-operator-tls", "-o", "jsonpath={.data}"]);
     cluster.kubectl(&["-n", SYSTEM, "delete", "secret", "taskrun-operator-tls"]).ok();
-    until("a Secret", || secret().ok);
+    wait_until("a Secret", || secret().ok);
     let first = secret().ok();
-    until("a new certificate", || secret().stdout != first);
+    wait_until("a new certificate", || secret().stdout != first);
     for kind in ["mutatingwebhookconfiguration", "validatingwebhookconfiguration"] {
         cluster.kubectl(&["delete", kind, "taskrun-operator"]).ok();
-        until(kind, || cluster.kubectl(&["get", kind, "taskrun-operator"]).ok);
+        wait_until(kind, || cluster.kubectl(&["get", kind, "taskrun-operator"]).ok);
     }
 }
 
 fn suspended(task: &Value) -> bool {
     let conditions = task["status"]["conditions"].as_array().cloned().unwrap_or_default();
     conditions.iter().any(|condition| condition["type"] == "Suspended" && condition["status"] == "True")
-}
-
-#[track_caller]
-fn until(what: &str, is_so: impl Fn() -> bool) {
-    let started = Instant::now();
-    while !is_so() {
-        assert!(started.elapsed() < PATIENCE, "{what} does not come");
-        std::thread::sleep(Duration::from_millis(50));
-    }
 }
 
 #[test]
@@ -269,7 +260,7 @@ fn the_hooks_of_the_chart_have_the_rights_that_they_use_and_no_other() {
         "apiGroups": ["orchestrator.io"], "apiVersions": ["v1"], "operations": ["DELETE"], "resources": ["taskruns"]}]}]});
     let validating = ["patch", "validatingwebhookconfiguration", "taskrun-operator", "--type=strategic", "-p"];
     cluster.kubectl(&[validating.as_slice(), &[&off.to_string()]].concat()).ok();
-    until("a refusal", || run_hook(&cluster, &of("Pod")["spec"]).stderr.contains("without content was taken"));
+    wait_until("a refusal", || run_hook(&cluster, &of("Pod")["spec"]).stderr.contains("without content was taken"));
 
     operator.signal("TERM");
     operator.wait_end();

@@ -50,11 +50,11 @@ impl Cluster {
     /// An empty one, whose API server gets these arguments, too.
     pub fn start_with(apiserver_args: &[&str]) -> Self {
         let args: Vec<String> = apiserver_args.iter().map(|arg| format!("--apiserver-arg={arg}")).collect();
-        Self::start_in(&[], &args)
+        Self::start_in("control-plane", &args)
     }
 
     /// An empty one, of what `build.sh` builds by this name, started with these arguments of the launcher's.
-    pub fn start_in(what: &[&str], args: &[String]) -> Self {
+    pub fn start_in(what: &str, args: &[String]) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::SeqCst);
         let folder = std::env::temp_dir().join(format!("taskrun-test-{}-{number}", std::process::id()));
@@ -238,16 +238,6 @@ fn launch(binaries: &Path, folder: &Path, args: &[String]) -> (Child, PathBuf) {
     (launcher, kubeconfig)
 }
 
-/// The folder of Helm 3 and 4, built where they are not yet.
-pub fn build_helm() -> PathBuf {
-    build(&["helm"])
-}
-
-/// The same for Prometheus and promtool.
-pub fn build_prometheus() -> PathBuf {
-    build(&["prometheus"])
-}
-
 /// A service account's kubeconfig in this namespace.
 pub fn account_kubeconfig(cluster: &Cluster, namespace: &str, account: &str) -> PathBuf {
     let token = cluster.kubectl(&["-n", namespace, "create", "token", account]).ok();
@@ -257,9 +247,20 @@ pub fn account_kubeconfig(cluster: &Cluster, namespace: &str, account: &str) -> 
     })
 }
 
-pub fn build(what: &[&str]) -> PathBuf {
+/// Waits, within bounds, until something is so.
+#[track_caller]
+pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !is_so() {
+        assert!(started.elapsed() < PATIENCE, "{what}: not within {} s", PATIENCE.as_secs());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// The folder of what `build.sh` builds by this name, built where it is not yet.
+pub fn build(what: &str) -> PathBuf {
     let mut build = Command::new("tests/control-plane/build.sh");
-    let build = build.args(what).current_dir(ROOT).stderr(Stdio::inherit()).output();
+    let build = build.arg(what).current_dir(ROOT).stderr(Stdio::inherit()).output();
     let build = build.expect("tests/control-plane/build.sh is there");
     assert!(build.status.success(), "it could not be built");
     PathBuf::from(String::from_utf8(build.stdout).expect("a path").trim())

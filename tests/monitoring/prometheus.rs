@@ -1,6 +1,6 @@
 //! A real Prometheus, which reads the operator and the API server, and promtool.
 
-use crate::support::{Cluster, Output, PATIENCE, build_prometheus, free_port};
+use crate::support::{Cluster, Output, PATIENCE, build, free_port};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -31,7 +31,7 @@ impl Prometheus {
         let log = std::fs::File::create(folder.join("log")).expect("a log");
         let wrapper = Command::new("sh")
             .args(["-c", "\"$@\" >&2 & cat >/dev/null; kill -KILL $! 2>/dev/null; wait", "sh"])
-            .arg(build_prometheus().join("prometheus"))
+            .arg(build("prometheus").join("prometheus"))
             .arg(format!("--config.file={}", config.display()))
             .arg(format!("--storage.tsdb.path={}", folder.join("data").display()))
             .arg(format!("--web.listen-address={address}"))
@@ -133,7 +133,7 @@ fn encoded(text: &str) -> String {
 
 /// Runs promtool on a file.
 pub fn promtool(args: &[&str], file: &Path) -> Output {
-    let mut promtool = Command::new(build_prometheus().join("promtool"));
+    let mut promtool = Command::new(build("prometheus").join("promtool"));
     promtool.args(args).arg(file);
     Output::of(promtool, "")
 }

@@ -40,7 +40,7 @@ impl Node {
             value
         };
         let cluster = Cluster::start_in(
-            &["node"],
+            "node",
             &[
                 format!("--node={}", given("TASKRUN_TEST_NODE_CGROUP")),
                 format!("--image={}", given("TASKRUN_TEST_NODE_IMAGE")),
@@ -108,14 +108,4 @@ pub fn processes(program: &str) -> Vec<u32> {
     // the launcher's own are not in a container: their programs have other paths
     pids.filter(|pid| std::fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe.as_os_str() == program))
         .collect()
-}
-
-/// Waits until it is so.
-#[track_caller]
-pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let started = Instant::now();
-    while !is_so() {
-        assert!(started.elapsed() < PATIENCE, "{what}: not within {} s", PATIENCE.as_secs());
-        std::thread::sleep(std::time::Duration::from_millis(50));
-    }
 }

@@ -1,8 +1,8 @@
 //! The operator's own pods: what they may do, what becomes of them, and how they go.
 
 use crate::agents::{Agents, TASK};
-use crate::installed::{empty_or_not, node, processes, wait_until};
-use crate::support::{Output, build_helm, task_run};
+use crate::installed::{empty_or_not, node, processes};
+use crate::support::{Output, build, task_run, wait_until};
 use kube::api::{DynamicObject, PostParams};
 use serde_json::{Value, json};
 use std::process::Command;
@@ -125,7 +125,7 @@ fn helm_installs_it_upgrades_it_while_an_agent_works_and_uninstalls_it() {
         node.uninstall();
     }
     let helm = |args: &[&str]| {
-        let mut helm = node.cluster.command(build_helm().join("helm4"));
+        let mut helm = node.cluster.command(build("helm").join("helm4"));
         for kind in ["CACHE", "CONFIG", "DATA"] {
             helm.env(format!("HELM_{kind}_HOME"), node.cluster.file("helm"));
         }

@@ -1,8 +1,8 @@
 //! What agents see, and what their ends say: the run protocol where processes are real.
 
 use crate::agents::{Agents, TASK};
-use crate::installed::{node, wait_until};
-use crate::support::{Namespace, Output, task_run};
+use crate::installed::node;
+use crate::support::{Namespace, Output, task_run, wait_until};
 use ring::digest::{SHA256, digest};
 use serde_json::{Value, json};
 use std::fmt::Write;

@@ -25,7 +25,7 @@ pub fn in_namespace(test: &str, addresses: &[Ipv4Addr], body: impl FnOnce()) {
         return body();
     }
     // what it may fetch cannot be fetched in there
-    build(&[]);
+    build("control-plane");
     assert_allowed();
     let mut inside = unshare()
         .arg(std::env::current_exe().expect("a path"))
