@@ -296,10 +296,10 @@ fn what_no_api_server_sends(scene: &Scene<'_>, replicas: &[Operator]) -> [&'stat
     fired
 }
 
-/// As a limit of CPU does it: the process runs for a part of each period only.
+/// As a limit of CPU does it: the process runs for a part of each period only, which is shorter than a review needs.
 fn a_throttled_process(scene: &Scene<'_>, replicas: &[Operator]) -> [&'static str; 1] {
     let throttle = || {
-        for (signal, period) in [("STOP", 150), ("CONT", 15)] {
+        for (signal, period) in [("STOP", 150), ("CONT", 3)] {
             for replica in replicas {
                 replica.signal(signal);
             }
@@ -308,7 +308,8 @@ fn a_throttled_process(scene: &Scene<'_>, replicas: &[Operator]) -> [&'static st
     };
     // all of it has to be read: definitions of links are no content
     let text = "[a]: b\n\n".repeat(100_000) + "do it";
-    let fired = beside(throttle, || scene.fires(["TaskRunAdmissionSlow"], || drop(scene.write(&text))));
+    let write = || drop(scene.write(&text));
+    let fired = beside(throttle, || beside(write, || beside(write, || scene.fires(["TaskRunAdmissionSlow"], write))));
     scene.resolves(|| ());
     fired
 }
