@@ -5,6 +5,7 @@
 //! is `old`. It judges raw JSON through `Subject`, which ignores fields that it does not know: an
 //! object is never taken apart and put together again, which would drop fields of newer schemas.
 
+mod content;
 mod kept;
 mod markdown;
 mod mutate;
@@ -15,6 +16,7 @@ mod validate;
 #[cfg(test)]
 mod tests;
 
+pub use content::Content;
 pub use markdown::is_blank;
 pub use mutate::{Mutation, mutate};
 pub use reason::Reason;
@@ -120,9 +122,9 @@ pub struct File<'a> {
     /// Name.
     pub filename: Cow<'a, str>,
     /// Markdown.
-    pub content: Cow<'a, str>,
-    /// All of it, as it was read.
-    pub json: Option<&'a RawValue>,
+    pub content: Content<'a>,
+    /// All else, as it was read.
+    pub rest: Vec<(Cow<'a, str>, &'a RawValue)>,
 }
 
 /// One environment variable.
@@ -170,26 +172,41 @@ impl<'a> Subject<'a> {
 
 impl File<'_> {
     /// What counts as content.
-    fn text(&self) -> (&str, &str) {
+    fn text(&self) -> (&str, &Content<'_>) {
         (&self.filename, &self.content)
     }
 }
 
 impl<'de: 'a, 'a> Deserialize<'de> for File<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        struct Text<'a> {
-            #[serde(borrow)]
-            filename: Cow<'a, str>,
-            #[serde(borrow)]
-            content: Cow<'a, str>,
+        struct Fields;
+        impl<'de> Visitor<'de> for Fields {
+            type Value = File<'de>;
+            fn expecting(&self, f: &mut Formatter<'_>) -> fmt::Result {
+                f.write_str("a file")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<File<'de>, A::Error> {
+                let (mut filename, mut content, mut rest) = (None, None, vec![]);
+                while let Some(Text(name)) = map.next_key()? {
+                    match &*name {
+                        "filename" if filename.is_none() => filename = Some(map.next_value::<Text<'de>>()?.0),
+                        "content" if content.is_none() => content = Some(map.next_value()?),
+                        "filename" | "content" => return Err(Error::custom("stands twice")),
+                        _ => rest.push((name, map.next_value()?)),
+                    }
+                }
+                let filename = filename.ok_or_else(|| Error::missing_field("filename"))?;
+                let content = content.ok_or_else(|| Error::missing_field("content"))?;
+                Ok(File { filename, content, rest })
+            }
         }
-        let json = <&'a RawValue>::deserialize(deserializer)?;
-        let mut text = serde_json::Deserializer::from_str(json.get());
-        let Text { filename, content } = from_map(&mut text).map_err(Error::custom)?;
-        Ok(Self { filename, content, json: Some(json) })
+        deserializer.deserialize_map(Fields)
     }
 }
+
+/// Borrowed where it has no escape.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// Reads a struct from a JSON object alone. Derived code takes a list of its fields as well, which no
 /// patch of ours would fit.
@@ -230,8 +247,8 @@ impl<'a> From<&'a TaskRun> for Subject<'a> {
         let spec = &task_run.spec;
         let file = |f: &'a crate::crd::MarkdownFile| File {
             filename: Cow::Borrowed(&f.filename),
-            content: Cow::Borrowed(&f.content),
-            json: None,
+            content: Content::Text(Cow::Borrowed(&f.content)),
+            rest: vec![],
         };
         let env = |e: &'a crate::crd::EnvVar| Env { name: Cow::Borrowed(&e.name), value: Cow::Borrowed(&e.value) };
         Self {

@@ -81,24 +81,20 @@ pub(super) fn keep<'a>(new: &Subject<'_>, old: &'a Subject<'_>, writer: Writer<'
 
 impl<'a> Kept<'a> {
     fn put_back(&mut self, file: &'a File<'_>, name: String) {
-        let stored = file.json.and_then(|json| serde_json::from_str(json.get()).ok());
-        let mut stored: Value = stored.unwrap_or_default();
-        stored["filename"] = json!(name);
+        let mut stored = json!({"filename": name, "content": file.content.text()});
+        for (field, value) in &file.rest {
+            stored[&**field] = serde_json::from_str(value.get()).unwrap_or_default();
+        }
         self.patch.push(add(&["spec", "markdownFiles", "-"], stored));
         self.names.push(&file.filename);
-        self.files.push(File { filename: Cow::Owned(name), content: Cow::Borrowed(&file.content), json: None });
+        self.files.push(File { filename: Cow::Owned(name), content: file.content.clone(), rest: vec![] });
     }
 }
 
 /// The request that added a file.
 fn request_id(file: &File<'_>) -> Option<String> {
-    #[derive(serde::Deserialize)]
-    struct Id {
-        #[serde(rename = "requestId")]
-        request_id: Value,
-    }
-    let id: Id = serde_json::from_str(file.json?.get()).ok()?;
-    id.request_id.as_str().map(str::to_owned)
+    let (_, id) = file.rest.iter().find(|(field, _)| field == "requestId")?;
+    serde_json::from_str(id.get()).ok()
 }
 
 /// The files that this write names as to be removed. What an earlier one named does not count again.

@@ -9,6 +9,9 @@ use pulldown_cmark::{Event, Parser};
 /// would see; time and memory are linear in the length.
 #[must_use]
 pub fn is_blank(markdown: &str) -> bool {
+    if shows_at_once(markdown) {
+        return false;
+    }
     let mut html = String::new();
     for event in Parser::new(without_front_matter(markdown)) {
         match event {
@@ -19,6 +22,18 @@ pub fn is_blank(markdown: &str) -> bool {
         }
     }
     is_invisible(&without_comments(&html))
+}
+
+/// Whether the very beginning is something that a reader sees: a paragraph or a heading with a letter. Most files begin
+/// so, and need not be parsed, of which the first part reads all.
+pub(super) fn shows_at_once(markdown: &str) -> bool {
+    let text = markdown.trim_start_matches('#');
+    let text = match markdown.len() - text.len() {
+        0 => Some(text),
+        1..=6 => text.strip_prefix(' '),
+        _ => None,
+    };
+    text.is_some_and(|text| text.starts_with(|first: char| first.is_ascii_alphabetic()))
 }
 
 /// Text after YAML (`---`) or TOML (`+++`) front matter, which only a file's very beginning can be.

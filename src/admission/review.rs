@@ -4,7 +4,7 @@
 //! then `failurePolicy` speaks instead of us.
 
 use super::{Mutation, Reason, Subject, Violation, Writer, from_map, mutate, validate};
-use crate::crd::{GROUP, TRACEPARENT, TaskNames, is_traceparent};
+use crate::crd::{GROUP, MAX_OBJECT_BYTES, TRACEPARENT, TaskNames, is_traceparent};
 use k8s_openapi::ByteString;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -87,14 +87,16 @@ pub struct About {
 }
 
 #[derive(Deserialize)]
-struct Review<'a> {
-    #[serde(borrow, deserialize_with = "from_map")]
-    request: Request<'a>,
+#[serde(bound(deserialize = "O: Deserialize<'de>"))]
+struct Review<O> {
+    #[serde(deserialize_with = "from_map")]
+    request: Request<O>,
 }
 
+/// With its objects as far as they were read.
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Request<'a> {
+#[serde(rename_all = "camelCase", bound(deserialize = "O: Deserialize<'de>"))]
+struct Request<O> {
     uid: String,
     operation: Operation,
     #[serde(default)]
@@ -109,11 +111,22 @@ struct Request<'a> {
     user_info: UserInfo,
     #[serde(default)]
     options: Option<Options>,
-    #[serde(default, borrow)]
-    object: Option<&'a RawValue>,
-    #[serde(default, borrow)]
-    old_object: Option<&'a RawValue>,
+    #[serde(default = "none")]
+    object: Option<O>,
+    #[serde(default = "none")]
+    old_object: Option<O>,
 }
+
+/// An object under review; none where it cannot be read.
+struct Object<'a> {
+    subject: Option<Subject<'a>>,
+    /// Its bytes, or more where that makes no difference.
+    bytes: usize,
+}
+
+/// One that is read with the review.
+#[derive(Deserialize)]
+struct Within<'a>(#[serde(borrow, deserialize_with = "from_map")] Subject<'a>);
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
@@ -168,8 +181,8 @@ struct Response {
 /// Answers a review. The span that tells of it, if there is one, is its `traceparent`.
 #[must_use]
 pub fn review(webhook: Webhook, body: &[u8], names: TaskNames, traceparent: Option<&str>) -> Reviewed {
-    match read::<Review<'_>>(body) {
-        Ok(Review { request }) => {
+    match read_review(body) {
+        Ok(request) => {
             let operation = request.operation;
             let mut about = About {
                 namespace: request.namespace.as_deref().map(bounded).unwrap_or_default(),
@@ -196,6 +209,27 @@ pub fn review(webhook: Webhook, body: &[u8], names: TaskNames, traceparent: Opti
     }
 }
 
+/// Reads a review, which is gone through once if all is as it should be. Where it is not, an object that does not fit
+/// shall not hide the rest; and of one that may be too large it must be known how large it is.
+fn read_review(body: &[u8]) -> serde_json::Result<Request<Object<'_>>> {
+    if body.len() <= MAX_OBJECT_BYTES
+        && let Ok(Review { request }) = read::<Review<Within<'_>>>(body)
+    {
+        return Ok(request.map(|Within(subject)| Object { subject: Some(subject), bytes: body.len() }));
+    }
+    Ok(read::<Review<&RawValue>>(body)?.request.map(Object::of))
+}
+
+impl<'a> Object<'a> {
+    fn of(raw: &'a RawValue) -> Self {
+        Self { subject: read(raw.get().as_bytes()).ok(), bytes: raw.get().len() }
+    }
+}
+
+fn none<T>() -> Option<T> {
+    None
+}
+
 /// Reads a JSON object; a list of its fields is none.
 fn read<'a, T: Deserialize<'a>>(json: &'a [u8]) -> serde_json::Result<T> {
     let mut json = serde_json::Deserializer::from_slice(json);
@@ -206,7 +240,7 @@ fn read<'a, T: Deserialize<'a>>(json: &'a [u8]) -> serde_json::Result<T> {
 
 fn answer(
     webhook: Webhook,
-    request: &Request<'_>,
+    request: &Request<Object<'_>>,
     names: TaskNames,
     traceparent: Option<&str>,
     about: &mut About,
@@ -221,30 +255,34 @@ fn answer(
     }
     let is_subresource = request.sub_resource.as_deref().is_some_and(|name| !name.is_empty());
     let allowed = Response { uid, allowed: true, ..Response::default() };
-    let Some(object) = request.object.filter(|_| request.operation != Operation::Other && !is_subresource) else {
+    if request.operation == Operation::Other || is_subresource {
         return allowed;
-    };
-    let old = request.old_object.and_then(|old| read::<Subject<'_>>(old.get().as_bytes()).ok());
-    let is_update_of_unreadable = request.operation == Operation::Update && old.is_none();
-    let new = read::<Subject<'_>>(object.get().as_bytes());
-    if let Ok(new) = &new {
-        about.tell(new);
     }
-    match (new, webhook) {
-        // malformed: the schema refuses it with an exact message, if it is not stored already
-        (Err(_), _) => allowed,
+    let Some(object) = &request.object else { return allowed };
+    // malformed: the schema refuses it with an exact message, if it is not stored already
+    let Some(new) = &object.subject else { return allowed };
+    about.tell(new);
+    let old = request.old_object.as_ref().and_then(|old| old.subject.as_ref());
+    match webhook {
         // stored malformed and mended now: which version it was is not known, all the rest is judged
-        (Ok(_), Webhook::Mutate) if is_update_of_unreadable => allowed,
-        (Ok(new), Webhook::Mutate) => {
-            let mutation = mutate(&new, old.as_ref(), request.writer(traceparent));
+        Webhook::Mutate if request.operation == Operation::Update && old.is_none() => allowed,
+        Webhook::Mutate => {
+            let mutation = mutate(new, old, request.writer(traceparent));
             about.version = Some(mutation.version);
             mutated(allowed, &mutation)
         }
-        (Ok(new), Webhook::Validate) => judged(allowed, &new, &validate(&new, old.as_ref(), names, object.get().len())),
+        Webhook::Validate => judged(allowed, new, &validate(new, old, names, object.bytes)),
     }
 }
 
-impl Request<'_> {
+impl<O> Request<O> {
+    fn map<P>(self, change: impl Fn(O) -> P) -> Request<P> {
+        let Self { uid, operation, resource, sub_resource, namespace, dry_run, user_info, options, object, old_object } =
+            self;
+        let (object, old_object) = (object.map(&change), old_object.map(&change));
+        Request { uid, operation, resource, sub_resource, namespace, dry_run, user_info, options, object, old_object }
+    }
+
     fn writer<'a>(&'a self, traceparent: Option<&'a str>) -> Writer<'a> {
         Writer {
             username: &self.user_info.username,
@@ -274,7 +312,7 @@ impl About {
 
 /// As long as a name may be.
 fn bounded(text: &str) -> String {
-    text.chars().take(MAX_NAME).collect()
+    if text.len() <= MAX_NAME { text.to_owned() } else { text.chars().take(MAX_NAME).collect() }
 }
 
 fn mutated(mut response: Response, mutation: &Mutation) -> Response {
@@ -310,8 +348,15 @@ fn bad_request(uid: String, reason: Reason, message: &str) -> Response {
 }
 
 fn encode(response: &Response) -> Vec<u8> {
-    let review = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response});
-    serde_json::to_vec(&review).unwrap_or_default()
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Answer<'a> {
+        api_version: &'static str,
+        kind: &'static str,
+        response: &'a Response,
+    }
+    let answer = Answer { api_version: "admission.k8s.io/v1", kind: "AdmissionReview", response };
+    serde_json::to_vec(&answer).unwrap_or_default()
 }
 
 /// A warning as the API server takes it: it drops one that has control characters.

@@ -3,7 +3,7 @@
 //! The reconciler calls the same function before it runs anything. Rules of content judge only what a
 //! write changed, so that an object which breaks a newer rule can still be edited and deleted.
 
-use super::{Env, File, Reason, Spec, Subject, is_blank};
+use super::{Content, Env, File, Reason, Spec, Subject};
 use crate::crd::{
     ADOPTS, Adoption, MAX_CONTENT_BYTES, MAX_ENV, MAX_FILENAME, MAX_FILES, MAX_OBJECT_BYTES, MAX_SERVICE_NAME,
     TaskNames, is_env_name, is_filename, is_label, is_reserved_env_name, is_subdomain,
@@ -135,10 +135,11 @@ impl Found {
 
     fn files(&mut self, new: &Subject<'_>, old: Option<&Subject<'_>>, object_bytes: usize) {
         let files = new.files();
-        let before: BTreeMap<&str, &str> =
-            old.iter().flat_map(|old| old.files()).map(|f| (&*f.filename, &*f.content)).collect();
-        let is_changed = |file: &File<'_>| before.get(&*file.filename) != Some(&&*file.content);
-        let any_changed = old.is_none() || files.iter().any(is_changed);
+        let before: BTreeMap<&str, &Content<'_>> =
+            old.iter().flat_map(|old| old.files()).map(|f| (&*f.filename, &f.content)).collect();
+        let is_changed = |file: &File<'_>| before.get(&*file.filename) != Some(&&file.content);
+        let changed: Vec<bool> = files.iter().map(is_changed).collect();
+        let any_changed = old.is_none() || changed.contains(&true);
         if files.is_empty() && (old.is_none() || !before.is_empty()) {
             self.add(
                 Reason::NoFiles,
@@ -156,7 +157,7 @@ impl Found {
         let mut seen = BTreeSet::new();
         for (i, file) in files.iter().enumerate() {
             let is_new = seen.insert(&*file.filename);
-            if is_changed(file) || !is_new {
+            if changed[i] || !is_new {
                 self.file(i, file, is_new);
             }
         }
@@ -186,7 +187,7 @@ impl Found {
                 format!("{name} stands twice: give each file a name of its own"),
             );
         }
-        if is_blank(&file.content) {
+        if file.content.is_blank() {
             self.add(
                 Reason::EmptyFile,
                 format!("spec.markdownFiles[{i}].content"),
@@ -196,7 +197,10 @@ impl Found {
     }
 
     fn contents(&mut self, files: &[File<'_>]) {
-        let bytes: usize = files.iter().map(|file| file.content.len()).sum();
+        if files.iter().map(|file| file.content.most_bytes()).sum::<usize>() <= MAX_CONTENT_BYTES {
+            return;
+        }
+        let bytes: usize = files.iter().map(|file| file.content.text().len()).sum();
         if bytes > MAX_CONTENT_BYTES {
             self.add(Reason::TooLarge, "spec.markdownFiles", format!("contents have {bytes} bytes, {} more than the {MAX_CONTENT_BYTES} that fit a ConfigMap: shorten them", bytes - MAX_CONTENT_BYTES));
         }
