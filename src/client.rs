@@ -27,6 +27,7 @@ use crate::metrics::Calls;
 use crate::plan::{Notice, Step};
 use error::{bounded, gone_is_conflict, refusal};
 use futures::{Stream, StreamExt};
+use http::header::{ACCEPT, HeaderValue};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, ObjectReference, PersistentVolumeClaim, Pod};
@@ -34,7 +35,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{
     ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, Preconditions, TypeMeta,
 };
-use kube::core::{DeserializeGuard, GroupVersionKind};
+use kube::core::{DeserializeGuard, GroupVersionKind, PartialObjectMeta, Request};
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
@@ -51,6 +52,8 @@ pub const FIELD_MANAGER: &str = MANAGED_BY;
 const WORKLOAD_VERSIONS: [&str; 2] = ["kueue.x-k8s.io/v1beta2", "kueue.x-k8s.io/v1beta1"];
 /// Kueue's label on a Workload: the uid of its Job.
 const WORKLOAD_JOB_LABEL: &str = "kueue.x-k8s.io/job-uid";
+/// What an answer is asked for as, where its object is known.
+const ONLY_METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
 /// The API server ends a watch after this many seconds. Five later kube gives up one that is silent, and
 /// opens it anew; if that is on a dead connection, too, the client's read timeout ends it after 30 s more.
 /// So a dead watch is replaced within a minute.
@@ -241,7 +244,10 @@ impl ApiServer {
                 self.delete::<TaskRun>(namespace, name, params, uid, resource_version.as_ref()).await
             }
             Step::PatchStatus(patch) => self.patch_status::<TaskRun>(namespace, name, patch).await,
-            Step::Publish(notice) => self.publish(task_run, notice).await,
+            Step::Publish(notice) => {
+                self.publish(&task_run.object_ref(&()), notice).await;
+                Ok(())
+            }
         }
     }
 
@@ -249,8 +255,10 @@ impl ApiServer {
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Serialize + DeserializeOwned + Debug,
     {
-        match bounded(self.api::<K>(Some(namespace)).create(&posted(), object)).await {
-            Ok(_) => Ok(()),
+        let object = serde_json::to_vec(object).map_err(kube::Error::SerdeError)?;
+        let request = Request::new(self.api::<K>(Some(namespace)).resource_url()).create(&posted(), object);
+        match self.write_request(request).await {
+            Ok(()) => Ok(()),
             Err(Error::Call(kube::Error::Api(status))) => match refusal(&status) {
                 Some(reason) => Err(Error::Refused { reason, message: status.message.clone() }),
                 None => Err(kube::Error::Api(status).into()),
@@ -287,7 +295,18 @@ impl ApiServer {
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
     {
         let api = self.api::<K>(Some(namespace));
-        bounded(api.patch(name, &manager(), &Patch::Merge(patch))).await.map(|_| ()).map_err(gone_is_conflict)
+        let request = Request::new(api.resource_url()).patch(name, &manager(), &Patch::Merge(patch));
+        self.write_request(request).await.map_err(gone_is_conflict)
+    }
+
+    /// Sends a write, whose answer nobody reads: it is asked for without spec and status.
+    async fn write_request(
+        &self,
+        request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
+    ) -> Result<(), Error> {
+        let mut request = request.map_err(kube::Error::BuildRequest)?;
+        request.headers_mut().insert(ACCEPT, HeaderValue::from_static(ONLY_METADATA));
+        bounded(self.client.request::<PartialObjectMeta>(request)).await.map(|_| ())
     }
 
     /// Replaces the object as it is: where the last finalizer goes, the API server (1.37) deletes what has the
@@ -381,7 +400,9 @@ impl ApiServer {
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
     {
         let api = self.api::<K>(Some(namespace));
-        bounded(api.patch_status(name, &manager(), &Patch::Merge(patch))).await.map(|_| ()).map_err(gone_is_conflict)
+        let request =
+            Request::new(api.resource_url()).patch_subresource("status", name, &manager(), &Patch::Merge(patch));
+        self.write_request(request).await.map_err(gone_is_conflict)
     }
 
     /// What the API server has against this Job, which it is not to create.
@@ -423,8 +444,8 @@ impl ApiServer {
         self.patch_status::<DeserializeGuard<Agent>>(namespace, name, patch).await
     }
 
-    /// Writes an Event. It is told, not needed: a failure is only logged.
-    async fn publish(&self, task_run: &TaskRun, notice: &Notice) -> Result<(), Error> {
+    /// Writes an Event about an object. It is told, not needed: a failure is only logged.
+    pub async fn publish(&self, regarding: &ObjectReference, notice: &Notice) {
         let event = Event {
             type_: if notice.warning { EventType::Warning } else { EventType::Normal },
             reason: notice.reason.clone(),
@@ -435,22 +456,13 @@ impl ApiServer {
                 api_version: Some("batch/v1".to_owned()),
                 kind: Some("Job".to_owned()),
                 name: Some(job.clone()),
-                namespace: task_run.metadata.namespace.clone(),
+                namespace: regarding.namespace.clone(),
                 ..ObjectReference::default()
             }),
         };
-        let regarding: ObjectReference = task_run.object_ref(&());
-        tracing::info!(
-            task_run = task_run.metadata.name,
-            namespace = task_run.metadata.namespace,
-            job = notice.job,
-            reason = notice.reason,
-            "task run"
-        );
-        if let Err(error) = bounded(self.recorder.publish(&event, &regarding)).await {
+        if let Err(error) = bounded(self.recorder.publish(&event, regarding)).await {
             tracing::warn!(%error, reason = notice.reason, "failed to publish an event");
         }
-        Ok(())
     }
 
     /// Writes an object of our own, under its resourceVersion; creates it where it has none.

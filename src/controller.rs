@@ -5,7 +5,9 @@
 
 mod agents;
 mod cache;
+mod lists;
 mod measure;
+mod notices;
 mod observe;
 mod queue;
 mod versions;
@@ -28,6 +30,8 @@ use kube::core::DynamicObject;
 use kube::runtime::controller::{self, Action, Config, Controller};
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::{WatchStreamExt, watcher};
+use lists::Lists;
+use notices::Notices;
 use queue::Queue;
 use std::collections::HashMap;
 use std::future::{Future, Ready, ready};
@@ -68,6 +72,9 @@ struct Context {
     written: Written,
     queue: Queue,
     versions: Versions,
+    jobs: Lists<Job>,
+    pods: Lists<Pod>,
+    notices: Notices,
     /// In a row, by object.
     failures: Mutex<HashMap<ObjectRef<DynamicObject>, u32>>,
 }
@@ -241,6 +248,10 @@ async fn execute(ctx: &Context, task_run: &TaskRun, plan: &Plan, began: Timestam
             if !ctx.leadership.may_act() {
                 return Err(Error::Conflict("leading no longer".to_owned()));
             }
+            if let Step::Publish(notice) = step {
+                ctx.notices.tell(task_run, notice);
+                continue;
+            }
             let mut span = span.child(step.words());
             let result = ctx.api_server.execute(task_run, step).await;
             if let Err(error) = &result {
@@ -263,9 +274,22 @@ impl Context {
         metrics: Arc<Metrics>,
         leadership: Leadership,
     ) -> Arc<Self> {
-        let (written, queue, versions, failures) = Default::default();
-        let ctx =
-            Arc::new(Self { api_server, caches, settings, metrics, leadership, written, queue, versions, failures });
+        let (written, queue, versions, jobs, pods, failures) = Default::default();
+        let notices = Notices::new(api_server.clone());
+        let ctx = Arc::new(Self {
+            api_server,
+            caches,
+            settings,
+            metrics,
+            leadership,
+            written,
+            queue,
+            versions,
+            jobs,
+            pods,
+            notices,
+            failures,
+        });
         let seen = ctx.clone();
         ctx.metrics.reconciler.look_at(move || seen.look());
         ctx

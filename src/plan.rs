@@ -22,7 +22,7 @@ mod tests;
 pub use agent::{build_trial_job, is_judged, judge_agent};
 pub use follow::is_suspended;
 pub use job::{build_claim, build_config_map, build_job, pods_of_job, task_selector};
-pub use liveness::{is_finished, is_foreign, is_owned, is_queued};
+pub use liveness::{is_finished, is_foreign, is_known, is_owned, is_queued};
 pub use status::Notice;
 pub use step::{Next, Plan, Step};
 
@@ -44,7 +44,7 @@ pub const CLEANUP_DEADLINE: SignedDuration = SignedDuration::from_mins(10);
 /// Label that the Job controller gives a pod, and that an orphan keeps: the uid of its Job.
 const CONTROLLER_UID_LABEL: &str = "batch.kubernetes.io/controller-uid";
 /// How soon to look again where an event should wake us anyway.
-const RECHECK: Duration = Duration::from_secs(10);
+pub const RECHECK: Duration = Duration::from_secs(10);
 /// How long a run that may start can be without a pod before somebody should look.
 const STARTS_WITHIN: SignedDuration = SignedDuration::from_secs(30);
 /// How soon to look at a run that goes on, should the event of its end be missed.

@@ -5,7 +5,7 @@
 
 use crate::clock::now;
 use crate::crd::{Agent, QUEUE_ANNOTATION, TASK_LABEL, TASK_RUN_LABEL, TaskNames, TaskRun};
-use crate::plan::{Next, Observed, is_owned, plan};
+use crate::plan::{Next, Observed, RECHECK, is_finished, is_known, is_owned, plan};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use kube::core::DeserializeGuard;
@@ -66,7 +66,11 @@ impl Caches {
         // pods of an adopted Job are found only live, until they are labelled
         let runs = task_run.status.iter().flat_map(|status| &status.runs);
         let is_adopted = runs.filter(|run| run.outcome.is_none()).any(|run| task_run.is_adopted(run));
-        if !is_started || is_adopted || is_surplus || task_run.metadata.deletion_timestamp.is_some() {
+        let is_ending = task_run.metadata.deletion_timestamp.is_some();
+        if !is_ending && self.waits_for_job_controller(task_run) {
+            return Some(Next::After(RECHECK));
+        }
+        if !is_started || is_adopted || is_surplus || is_ending {
             return None;
         }
         let observed = Observed {
@@ -97,6 +101,18 @@ impl Caches {
             let _ = self.pods.ready.subscribe().wait_for(|ready| *ready).await;
         };
         self.ready.get_or_init(all).await;
+    }
+
+    /// Whether the version's Job is there, and nothing is left to do before the Job controller has seen it: what that
+    /// writes then wakes us.
+    fn waits_for_job_controller(&self, task_run: &TaskRun) -> bool {
+        let spec = &task_run.spec;
+        let is_held = spec.suspend == Some(true) || spec.cancel == Some(true);
+        let job = self.job(task_run, spec.context_version).filter(|job| is_owned(&job.metadata, &task_run.metadata));
+        !is_held
+            && task_run.present_run().is_none()
+            && job.is_some_and(|job| !is_known(&job) && job.metadata.deletion_timestamp.is_none())
+            && self.other_jobs(task_run).iter().all(is_finished)
     }
 
     /// The Job of a version, by its name.

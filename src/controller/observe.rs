@@ -5,15 +5,12 @@ use crate::client::Error;
 use crate::clock::now;
 use crate::crd::{Agent, RunStatus, TASK_RUN_UID_LABEL, TaskRun, TaskRunSpec};
 use crate::plan::{Observed, is_finished, is_foreign, is_owned, is_queued, is_suspended, pods_of_job, task_selector};
-use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::ResourceExt;
 use kube::core::DynamicObject;
-use kube::{Resource, ResourceExt};
-use serde::de::DeserializeOwned;
 use std::collections::BTreeSet;
-use std::fmt::Debug;
 
 /// Everything that a plan may need, read live wherever it decides over creating, deleting, recording
 /// or releasing; none where the TaskRun is gone. The TaskRun is read first: what was recorded in it
@@ -68,10 +65,10 @@ pub async fn observe(ctx: &Context, cached: &TaskRun) -> Result<Option<Observed>
 /// what the cache has. Those that may have pods are recorded, so they are read live in any case, by their
 /// names: a label can be taken away.
 async fn other_jobs(ctx: &Context, task_run: &TaskRun, is_surplus: bool) -> Result<Vec<Job>, Error> {
-    let present = task_run.present_job();
+    let (present, run) = (task_run.present_job(), task_run.spec.run_id());
     let is_live = task_run.present_run().is_none() || is_surplus || task_run.metadata.deletion_timestamp.is_some();
     let mut jobs = match is_live {
-        true => list_of_task::<Job>(ctx, task_run).await?,
+        true => ctx.jobs.of_task(&ctx.api_server, &task_run.namespace().unwrap_or_default(), &run).await?,
         false => ctx.caches.other_jobs(task_run),
     };
     jobs.retain(|job| job.name_any() != present);
@@ -108,15 +105,15 @@ async fn pods(
     let recorded = runs.find(|run| task_run.is_adopted(run) && (records || run.outcome.is_none()));
     let adopted = adopted.and_then(|job| job.metadata.uid.as_ref()).or(recorded.and_then(|run| run.job_uid.as_ref()));
     let is_live = records || ends || adopted.is_some() || task_run.metadata.deletion_timestamp.is_some();
+    let namespace = task_run.namespace().unwrap_or_default();
     let mut pods = match is_live {
-        true => list_of_task(ctx, task_run).await?,
+        true => ctx.pods.of_task(&ctx.api_server, &namespace, &task_run.spec.run_id()).await?,
         false => ctx.caches.pods.of_task(task_run),
     };
     let foreign = others.iter().filter(|job| is_foreign(job) && !is_finished(job));
     let uids: BTreeSet<&String> =
         adopted.into_iter().chain(foreign.filter_map(|job| job.metadata.uid.as_ref())).collect();
     for uid in uids {
-        let namespace = task_run.namespace().unwrap_or_default();
         let found: Vec<Pod> = ctx.api_server.list(&namespace, &pods_of_job(uid)).await?;
         pods.retain(|pod| found.iter().all(|other| other.metadata.uid != pod.metadata.uid));
         pods.extend(found);
@@ -138,14 +135,6 @@ async fn workload<'a>(
         return Ok(None);
     }
     ctx.api_server.fetch_workload(&task_run.namespace().unwrap_or_default(), uid).await
-}
-
-/// All pods or Jobs of the task as they are now, whoever owns them.
-async fn list_of_task<K>(ctx: &Context, task_run: &TaskRun) -> Result<Vec<K>, Error>
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
-{
-    ctx.api_server.list(&task_run.namespace().unwrap_or_default(), &task_selector(&task_run.spec.run_id())).await
 }
 
 /// What the deletion of a TaskRun that cannot be read needs: its Jobs and pods, by its uid.

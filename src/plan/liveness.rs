@@ -32,7 +32,8 @@ pub fn is_finished(job: &Job) -> bool {
 
 /// Whether the Job controller has written the Job. It learns of Jobs in their order: from then on it
 /// knows that older ones are deleted, and makes no more pods of them.
-pub(super) fn is_known(job: &Job) -> bool {
+#[must_use]
+pub fn is_known(job: &Job) -> bool {
     job.status.as_ref().is_some_and(|status| status.start_time.is_some() || status.conditions.is_some())
 }
 

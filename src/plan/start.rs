@@ -78,7 +78,8 @@ impl Observed {
         }
         steps.extend(build_claim(&self.task_run, agent).map(|claim| Step::CreateClaim(Box::new(claim))));
         steps.push(Step::CreateJob(Box::new(job)));
-        Plan::of(steps, Next::Again).after(self.end_older())
+        // the Job controller has to know it first, and what it writes then wakes us
+        Plan::of(steps, Next::After(RECHECK)).after(self.end_older())
     }
 
     /// The Agent and the Job that it makes of the present version; or why there is none.
