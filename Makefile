@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test test-node test-oldest model faults fuzz check deny image plots release generate
+.PHONY: help demo dev test test-node test-oldest model faults fuzz bench bench-quick check deny image plots release generate
 CARGO_DENY_VERSION := 0.20.2
 CARGO_FUZZ_VERSION := 0.13.2
 CARGO_CYCLONEDX_VERSION := 0.5.9
@@ -40,6 +40,15 @@ fuzz: ## ten million odd reviews against the webhook, on all cores (about an hou
 	echo "installing cargo-fuzz $(CARGO_FUZZ_VERSION): takes a minute, once"; \
 	cargo install cargo-fuzz --locked --version $(CARGO_FUZZ_VERSION); }
 	@tests/fuzz/run.sh $(FUZZ)
+
+bench: ## the operator beside its peers and its limits, on a machine that does nothing else (BENCH=ARGUMENTS, such as --help)
+	@tests/control-plane/build.sh >/dev/null
+	@cd benches/peers && GOEXPERIMENT=jsonv2 GOTOOLCHAIN=local go test ./...
+	@tests/control-plane/build.sh peer >/dev/null
+	cargo bench --locked --bench side-by-side -- $(BENCH)
+
+bench-quick: ## a little of it, in minutes
+	@$(MAKE) --no-print-directory bench BENCH="--quick $(BENCH)"
 
 check: ## formatting, lints, documentation; duplicates, licences, sources and advisories of dependencies; a little of fuzz
 	cargo fmt --check

@@ -165,12 +165,7 @@ impl Cluster {
 
     /// A client as admin.
     pub async fn client(&self) -> Client {
-        let kubeconfig = Kubeconfig::read_from(&self.kubeconfig).expect("a kubeconfig");
-        let mut config =
-            Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.expect("usable");
-        config.default_retry = false;
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        Client::try_from(config).expect("a client")
+        client_of(&self.kubeconfig).await
     }
 
     /// A new namespace with an Agent `agent` in it, whose pods get these annotations.
@@ -236,6 +231,15 @@ fn launch(binaries: &Path, folder: &Path, args: &[String]) -> (Child, PathBuf) {
     let kubeconfig = PathBuf::from(line.trim());
     assert!(kubeconfig.is_file(), "the control plane did not start");
     (launcher, kubeconfig)
+}
+
+/// A client by a kubeconfig.
+pub async fn client_of(kubeconfig: &Path) -> Client {
+    let kubeconfig = Kubeconfig::read_from(kubeconfig).expect("a kubeconfig");
+    let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.expect("usable");
+    config.default_retry = false;
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Client::try_from(config).expect("a client")
 }
 
 /// A service account's kubeconfig in this namespace.
@@ -471,7 +475,7 @@ pub fn markdown(files: &[(&str, &str)]) -> Value {
 /// The operator's process, killed when dropped.
 pub struct Operator {
     wrapper: Child,
-    pid: String,
+    pub pid: String,
     webhook: SocketAddr,
     admin: SocketAddr,
     kubeconfig: PathBuf,

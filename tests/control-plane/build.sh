@@ -7,6 +7,7 @@
 #        build.sh oldest            Kubernetes' components of the oldest version that is supported, for KUBEBUILDER_ASSETS
 #        build.sh prometheus        Prometheus and promtool
 #        build.sh kube-score        kube-score
+#        build.sh peer              the operator's peer in Go, for benchmarks
 # env:   TASKRUN_OPERATOR_CACHE  where to keep what is built (default ${XDG_CACHE_HOME:-~/.cache}/taskrun-operator)
 #        KUBEBUILDER_ASSETS      a folder whose executables are used instead of built ones, as far as it has them
 set -euo pipefail
@@ -30,9 +31,10 @@ helm) names="helm3 helm4" ;;
 oldest) names="kube-apiserver kube-controller-manager kube-scheduler" assets='' ;;
 prometheus) names="prometheus promtool" ;;
 kube-score) names=kube-score ;;
-*) say "usage: build.sh [control-plane|node|helm|oldest|prometheus|kube-score]"; exit 1 ;;
+peer) names=peer ;;
+*) say "usage: build.sh [control-plane|node|helm|oldest|prometheus|kube-score|peer]"; exit 1 ;;
 esac
-folder=$cache/$what-$({ sha256sum go.mod go.sum */go.mod */go.sum */*.go launcher/*.yaml build.sh 2>/dev/null || true; echo "$toolchain $assets"; } | hash)
+folder=$cache/$what-$({ sha256sum go.mod go.sum */go.mod */go.sum */*.go launcher/*.yaml ../../benches/peers/*.* build.sh 2>/dev/null || true; echo "$toolchain $assets"; } | hash)
 
 complete() { for name in $names; do [ -x "$folder/$name" ] || return 1; done; }
 if complete; then echo "$folder"; exit; fi
@@ -109,6 +111,8 @@ for name in $names; do
   case $name in
   control-plane) build control-plane launcher . ;;
   kstatus) build kstatus kstatus . ;;
+  # the new encoding/json is the fastest that Go has
+  peer) GOEXPERIMENT=jsonv2 build peer ../../benches/peers . ;;
   helm*) helm "${name#helm}" ;;
   prom*) prometheus "$name" ;;
   etcd) build etcd etcd go.etcd.io/etcd/server/v3 ;;

@@ -1,0 +1,141 @@
+//! The webhook, called straight at its port: ours, the same rules in Go, and the floor, which reads a review and answers
+//! always the same. Each server has a core for itself, the load another one.
+
+use crate::load::{self, Outcome};
+use crate::machine::{self, Process};
+use crate::report::{Figures, Table, quantile};
+use crate::reviews::{KINDS, Kind};
+use crate::{Plan, support};
+use k8s_openapi::ByteString;
+use k8s_openapi::jiff::SignedDuration;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+use taskrun_operator::certificate::issue;
+use taskrun_operator::clock::now;
+
+/// Those that are compared.
+const SIDES: [&str; 3] = ["ours", "Go", "floor"];
+
+struct Side {
+    name: &'static str,
+    process: Process,
+    address: SocketAddr,
+}
+
+/// Of one kind of review and one side, a figure a round.
+#[derive(Default)]
+struct Measured {
+    cpu: Figures,
+    rate: Figures,
+    half: [Figures; 3],
+    rss: Figures,
+}
+
+/// All of it.
+pub fn run(plan: &Plan) -> Vec<Table> {
+    let folder = plan.folder.join("certificate");
+    certificate(&folder, "localhost");
+    let mut tables = vec![];
+    for kind in KINDS.iter().filter(|kind| plan.wants(kind.name)) {
+        tables.push(of_kind(plan, *kind, &folder));
+    }
+    tables.push(over_many(plan, &folder));
+    tables
+}
+
+fn start(plan: &Plan, name: &'static str, folder: &Path) -> Side {
+    let address = SocketAddr::from(([127, 0, 0, 1], support::free_port()));
+    let mut command = match name {
+        "Go" => Command::new(&plan.peer),
+        _ => Command::new(std::env::current_exe().expect("this program")),
+    };
+    match name {
+        "Go" => command.args(["webhook", "--addr", &address.to_string(), "--cert-dir"]).arg(folder),
+        _ => command.args(["serve", name, &address.to_string()]).arg(folder),
+    };
+    let process = Process::start(Some(machine::SERVER), command);
+    process.wait_for(address);
+    Side { name, process, address }
+}
+
+fn of_kind(plan: &Plan, kind: Kind, folder: &Path) -> Table {
+    let requests = kind.requests();
+    let sides: Vec<Side> = SIDES.iter().map(|name| start(plan, name, folder)).collect();
+    let mut measured: Vec<Measured> = sides.iter().map(|_| Measured::default()).collect();
+    for side in &sides {
+        load::closed(side.address, &requests, plan.seconds(1.0));
+    }
+    for round in 0..plan.rounds {
+        for turn in 0..sides.len() {
+            // each is first as often as the others
+            let number = (round + turn) % sides.len();
+            measure(plan, &sides[number], &requests, &mut measured[number]);
+        }
+    }
+    let columns = [
+        "CPU µs a review",
+        "by Go's",
+        "by the floor's",
+        "reviews/s on one core",
+        "p50 ms at half of that",
+        "p99",
+        "p99.9",
+        "RSS MiB",
+    ];
+    let mut table = Table::new(&format!("Webhook, {} ({} bytes)", kind.name, requests[0].len()), "side", &columns);
+    for (side, own) in sides.iter().zip(&measured) {
+        let [p50, p99, p999] = own.half.clone();
+        let ratios = [1, 2].map(|other| own.cpu.by(&measured[other].cpu));
+        let [go, floor] = ratios;
+        table.row(side.name, vec![own.cpu.clone(), go, floor, own.rate.clone(), p50, p99, p999, own.rss.clone()]);
+    }
+    table
+}
+
+#[expect(clippy::cast_precision_loss, reason = "millions at most")]
+fn measure(plan: &Plan, side: &Side, requests: &[Vec<u8>], measured: &mut Measured) {
+    let before = side.process.usage();
+    let full = load::closed(side.address, requests, plan.seconds(3.0));
+    let after = side.process.usage();
+    measured.cpu.0.push((after.cpu - before.cpu) * 1e6 / full.seconds.len() as f64);
+    measured.rate.0.push(full.rate());
+    let Outcome { seconds, .. } = load::open(side.address, requests, full.rate() / 2.0, plan.seconds(4.0));
+    for (figures, part) in measured.half.iter_mut().zip([0.5, 0.99, 0.999]) {
+        figures.0.push(quantile(&seconds, part) * 1e3);
+    }
+    measured.rss.0.push(side.process.usage().rss / MIB);
+}
+
+const MIB: f64 = 1024.0 * 1024.0;
+/// Looks at the memory of one that answers many.
+const LOOKS: usize = 10;
+
+/// Memory while it answers a million reviews.
+fn over_many(plan: &Plan, folder: &Path) -> Table {
+    let kind = KINDS[1];
+    let requests = kind.requests();
+    let many = if plan.is_quick { 100_000 } else { 1_000_000 };
+    let side = start(plan, "ours", folder);
+    let mut table =
+        Table::new(&format!("Memory over {many} reviews ({})", kind.name), "reviews", &["RSS MiB", "peak MiB"]);
+    let mut done = 0;
+    for look in 1..=LOOKS {
+        while done < many * look / LOOKS {
+            done += load::closed(side.address, &requests, Duration::from_millis(500)).seconds.len();
+        }
+        let usage = side.process.usage();
+        table.row(&done.to_string(), vec![Figures(vec![usage.rss / MIB]), Figures(vec![usage.peak / MIB])]);
+    }
+    table
+}
+
+/// Makes a certificate for this host in this folder, and returns its CA.
+pub fn certificate(folder: &Path, host: &str) -> ByteString {
+    std::fs::create_dir_all(folder).expect("a folder");
+    let issued = issue(&[host.to_owned()], SignedDuration::from_hours(24), now()).expect("a certificate");
+    std::fs::write(folder.join("tls.crt"), issued.certificate).expect("a file");
+    std::fs::write(folder.join("tls.key"), issued.key).expect("a file");
+    ByteString(issued.ca.into_bytes())
+}

@@ -1,0 +1,140 @@
+//! `make bench`: the operator beside its peers and its limits, all in one run, the sides in turn.
+//!
+//! Machines are shared and noisy, so a figure says little by itself: what counts are ratios of one run.
+
+#[path = "../tests/cluster/support.rs"]
+#[expect(dead_code, reason = "the tests need more of it")]
+mod support;
+
+mod bursts;
+mod direct;
+mod load;
+mod machine;
+mod memory;
+mod report;
+mod reviews;
+mod serve;
+mod through;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use report::Table;
+use serde_json::json;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Measures the operator beside its peers and its limits
+#[derive(Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    wanted: Wanted,
+}
+
+#[derive(Args)]
+struct Wanted {
+    /// Minutes instead of an hour
+    #[arg(long)]
+    quick: bool,
+
+    /// What to measure; repeatable. Without it: all
+    #[arg(long = "part", value_name = "PART")]
+    parts: Vec<Part>,
+
+    /// Only kinds of load with this in their name, such as "64 KiB"
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    only: String,
+
+    /// Folder for tables and figures
+    #[arg(long, value_name = "DIR", default_value = "target/bench")]
+    out: PathBuf,
+
+    // what cargo tells every benchmark
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// One of the servers that are measured
+    #[command(hide = true)]
+    Serve { side: serve::Side, address: SocketAddr, file: PathBuf },
+}
+
+/// What is measured.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// The webhook, straight at its port
+    Webhook,
+    /// Writes through the API server
+    Writes,
+    /// Bursts of tasks
+    Reconciler,
+    /// Memory beside settled tasks, and starts
+    Memory,
+}
+
+/// How much is measured.
+pub struct Plan {
+    is_quick: bool,
+    rounds: usize,
+    only: String,
+    folder: PathBuf,
+    peer: PathBuf,
+}
+
+impl Plan {
+    /// Whether this is to be measured.
+    fn wants(&self, what: &str) -> bool {
+        what.contains(&self.only)
+    }
+
+    /// So long, or a third where it has to be quick.
+    fn seconds(&self, seconds: f64) -> Duration {
+        Duration::from_secs_f64(if self.is_quick { seconds / 3.0 } else { seconds })
+    }
+}
+
+fn main() {
+    rustls::crypto::ring::default_provider().install_default().expect("once");
+    let Arguments { command, wanted } = Arguments::parse();
+    if let Some(Command::Serve { side, address, file }) = command {
+        return serve::serve(side, address, &file);
+    }
+    let plan = Plan {
+        is_quick: wanted.quick,
+        rounds: if wanted.quick { 3 } else { 7 },
+        only: wanted.only,
+        folder: std::env::temp_dir().join(format!("taskrun-bench-{}", std::process::id())),
+        peer: support::build("peer").join("peer"),
+    };
+    let mut tables = vec![];
+    for part in Part::value_variants() {
+        if wanted.parts.is_empty() || wanted.parts.contains(part) {
+            tables.extend(part.measure(&plan));
+        }
+    }
+    let markdown: Vec<String> = tables.iter().map(Table::markdown).collect();
+    let markdown = markdown.join("\n");
+    println!("{markdown}");
+    let json = json!({
+        "machine": machine::describe(), "rounds": plan.rounds,
+        "tables": tables.iter().map(Table::json).collect::<Vec<_>>(),
+    });
+    std::fs::create_dir_all(&wanted.out).expect("a folder");
+    std::fs::write(wanted.out.join("results.md"), markdown).expect("a file");
+    std::fs::write(wanted.out.join("results.json"), format!("{json:#}\n")).expect("a file");
+    let _ = std::fs::remove_dir_all(&plan.folder);
+}
+
+impl Part {
+    fn measure(self, plan: &Plan) -> Vec<Table> {
+        match self {
+            Self::Webhook => direct::run(plan),
+            Self::Writes => through::run(plan),
+            Self::Reconciler => bursts::run(plan),
+            Self::Memory => memory::run(plan),
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! What was measured, as tables for people and as JSON: medians of all rounds, with the least and the most.
+
+use serde_json::{Value, json};
+use std::fmt::Write;
+
+/// Of one thing, one figure a round.
+#[derive(Clone, Debug, Default)]
+pub struct Figures(pub Vec<f64>);
+
+impl Figures {
+    /// In the middle.
+    pub fn median(&self) -> f64 {
+        let mut sorted = self.0.clone();
+        sorted.sort_unstable_by(f64::total_cmp);
+        let half = sorted.len() / 2;
+        match sorted.len() {
+            0 => f64::NAN,
+            length if length % 2 == 0 => f64::midpoint(sorted[half - 1], sorted[half]),
+            _ => sorted[half],
+        }
+    }
+
+    /// Each of these by the one of the same round.
+    #[must_use]
+    pub fn by(&self, other: &Self) -> Self {
+        Self(self.0.iter().zip(&other.0).map(|(a, b)| a / b).collect())
+    }
+
+    /// Each of these without the one of the same round.
+    #[must_use]
+    pub fn minus(&self, other: &Self) -> Self {
+        Self(self.0.iter().zip(&other.0).map(|(a, b)| a - b).collect())
+    }
+
+    fn cell(&self) -> String {
+        let least = self.0.iter().copied().fold(f64::INFINITY, f64::min);
+        let most = self.0.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        match self.0.len() {
+            0 => String::new(),
+            1 => short(most),
+            _ => format!("{} ({} to {})", short(self.median()), short(least), short(most)),
+        }
+    }
+
+    fn json(&self) -> Value {
+        json!({"median": self.median(), "rounds": self.0})
+    }
+}
+
+/// Three digits that count.
+fn short(value: f64) -> String {
+    #[expect(clippy::cast_possible_truncation, reason = "a handful of digits")]
+    let digits = usize::try_from(2 - value.abs().max(1e-9).log10().floor() as i32).unwrap_or_default();
+    format!("{value:.digits$}")
+}
+
+/// A table: what each row is of, and a column for each figure.
+pub struct Table {
+    title: String,
+    of: &'static str,
+    columns: Vec<String>,
+    rows: Vec<(String, Vec<Figures>)>,
+}
+
+impl Table {
+    /// An empty one.
+    pub fn new(title: &str, of: &'static str, columns: &[&str]) -> Self {
+        let columns = columns.iter().map(|&column| column.to_owned()).collect();
+        Self { title: title.to_owned(), of, columns, rows: vec![] }
+    }
+
+    /// Adds a row, and tells of it.
+    pub fn row(&mut self, of: &str, figures: Vec<Figures>) {
+        let told: Vec<String> =
+            self.columns.iter().zip(&figures).map(|(column, figures)| format!("{column} {}", figures.cell())).collect();
+        eprintln!("{of}: {}", told.join(", "));
+        self.rows.push((of.to_owned(), figures));
+    }
+
+    /// As Markdown.
+    pub fn markdown(&self) -> String {
+        let mut text = format!("### {}\n\n| {} |", self.title, self.of);
+        let _ = self.columns.iter().try_for_each(|column| write!(text, " {column} |"));
+        let _ = write!(text, "\n|---|{}\n", "---:|".repeat(self.columns.len()));
+        for (of, figures) in &self.rows {
+            let _ = write!(text, "| {of} |");
+            let _ = figures.iter().try_for_each(|figures| write!(text, " {} |", figures.cell()));
+            text.push('\n');
+        }
+        text
+    }
+
+    /// As JSON, with each round.
+    pub fn json(&self) -> Value {
+        let row = |(of, figures): &(String, Vec<Figures>)| {
+            let columns = self.columns.iter().zip(figures);
+            let columns: serde_json::Map<_, _> =
+                columns.map(|(name, figures)| (name.clone(), figures.json())).collect();
+            json!({"of": of, "figures": columns})
+        };
+        json!({"title": self.title, "rows": self.rows.iter().map(row).collect::<Vec<_>>()})
+    }
+}
+
+/// The value that this part of ascending ones is not above.
+#[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "millions")]
+pub fn quantile(ascending: &[f64], part: f64) -> f64 {
+    let place = (ascending.len() as f64 * part).ceil() as usize;
+    ascending.get(place.max(1) - 1).copied().unwrap_or(f64::NAN)
+}
