@@ -11,12 +11,14 @@ mod direct;
 mod load;
 mod machine;
 mod memory;
+mod plot;
 mod report;
 mod reviews;
 mod serve;
 mod through;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use plot::Plot;
 use report::Table;
 use serde_json::json;
 use std::net::SocketAddr;
@@ -96,6 +98,23 @@ impl Plan {
     }
 }
 
+const PLOTS: [Plot; 4] = [
+    Plot {
+        file: "webhook.svg",
+        title: "CPU of a review, by that of the same rules in Go",
+        tables: "Webhook",
+        column: "by Go's",
+    },
+    Plot { file: "added.svg", title: "Added to a write, ms", tables: "A write through", column: "added ms" },
+    Plot { file: "writes.svg", title: "Writes a second", tables: "Writes through the API server", column: "writes/s" },
+    Plot {
+        file: "reconciler.svg",
+        title: "TaskRuns a second, from creation to Job",
+        tables: "Reconciler",
+        column: "TaskRuns/s to Job created",
+    },
+];
+
 fn main() {
     rustls::crypto::ring::default_provider().install_default().expect("once");
     let Arguments { command, wanted } = Arguments::parse();
@@ -125,6 +144,11 @@ fn main() {
     std::fs::create_dir_all(&wanted.out).expect("a folder");
     std::fs::write(wanted.out.join("results.md"), markdown).expect("a file");
     std::fs::write(wanted.out.join("results.json"), format!("{json:#}\n")).expect("a file");
+    for plot in &PLOTS {
+        if let Some(svg) = plot::svg(plot, &tables) {
+            std::fs::write(wanted.out.join(plot.file), svg).expect("a file");
+        }
+    }
     let _ = std::fs::remove_dir_all(&plan.folder);
 }
 

@@ -32,13 +32,21 @@ impl Figures {
         Self(self.0.iter().zip(&other.0).map(|(a, b)| a - b).collect())
     }
 
+    /// The least of all rounds.
+    pub fn least(&self) -> f64 {
+        self.0.iter().copied().fold(f64::INFINITY, f64::min)
+    }
+
+    /// The most of all rounds.
+    pub fn most(&self) -> f64 {
+        self.0.iter().copied().fold(f64::NEG_INFINITY, f64::max)
+    }
+
     fn cell(&self) -> String {
-        let least = self.0.iter().copied().fold(f64::INFINITY, f64::min);
-        let most = self.0.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         match self.0.len() {
             0 => String::new(),
-            1 => short(most),
-            _ => format!("{} ({} to {})", short(self.median()), short(least), short(most)),
+            1 => short(self.most()),
+            _ => format!("{} ({} to {})", short(self.median()), short(self.least()), short(self.most())),
         }
     }
 
@@ -48,7 +56,10 @@ impl Figures {
 }
 
 /// Three digits that count.
-fn short(value: f64) -> String {
+pub fn short(value: f64) -> String {
+    if value == 0.0 {
+        return "0".to_owned();
+    }
     #[expect(clippy::cast_possible_truncation, reason = "a handful of digits")]
     let digits = usize::try_from(2 - value.abs().max(1e-9).log10().floor() as i32).unwrap_or_default();
     format!("{value:.digits$}")
@@ -56,10 +67,12 @@ fn short(value: f64) -> String {
 
 /// A table: what each row is of, and a column for each figure.
 pub struct Table {
-    title: String,
+    /// What it is of.
+    pub title: String,
     of: &'static str,
     columns: Vec<String>,
-    rows: Vec<(String, Vec<Figures>)>,
+    /// Of what, and a figure for each column.
+    pub rows: Vec<(String, Vec<Figures>)>,
 }
 
 impl Table {
@@ -75,6 +88,13 @@ impl Table {
             self.columns.iter().zip(&figures).map(|(column, figures)| format!("{column} {}", figures.cell())).collect();
         eprintln!("{of}: {}", told.join(", "));
         self.rows.push((of.to_owned(), figures));
+    }
+
+    /// The figures of a column, by what they are of.
+    pub fn column(&self, name: &str) -> Vec<(&str, &Figures)> {
+        let place = self.columns.iter().position(|column| column == name);
+        let rows = self.rows.iter().map(|(of, figures)| Some((of.as_str(), figures.get(place?)?)));
+        rows.flatten().collect()
     }
 
     /// As Markdown.

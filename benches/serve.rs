@@ -17,6 +17,8 @@ use taskrun_operator::metrics::Metrics;
 use taskrun_operator::server::{self, Served, tls};
 use taskrun_operator::{telemetry, webhook};
 
+/// As many as the webhook has.
+const WORKERS: usize = 8;
 /// What the floor answers to every review.
 const ANSWER: &str = r#"{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","response":{"allowed":true,"uid":"705ab4f5-6393-11e8-b7cc-42010a800002"}}"#;
 
@@ -64,5 +66,11 @@ async fn floor(address: SocketAddr, certificate: &Path) -> std::io::Result<()> {
     let tls = ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key).expect("a certificate");
     let echo = async |_: Bytes| HttpResponse::Ok().content_type("application/json").body(ANSWER);
     let app = move || App::new().app_data(PayloadConfig::new(MAX_REVIEW_BYTES)).default_service(web::post().to(echo));
-    HttpServer::new(app).tcp_nodelay(true).disable_signals().bind_rustls_0_23(address, tls)?.run().await
+    HttpServer::new(app)
+        .workers(WORKERS)
+        .tcp_nodelay(true)
+        .disable_signals()
+        .bind_rustls_0_23(address, tls)?
+        .run()
+        .await
 }

@@ -103,15 +103,15 @@ impl Caches {
         self.ready.get_or_init(all).await;
     }
 
-    /// Whether the version's Job is there, and nothing is left to do before the Job controller has seen it: what that
-    /// writes then wakes us.
+    /// Whether the version's Job has just been made, and nothing is left to do before the Job controller has seen it: what
+    /// that writes then wakes us. Should its event be missed, a live look follows when the Job is older.
     fn waits_for_job_controller(&self, task_run: &TaskRun) -> bool {
         let spec = &task_run.spec;
         let is_held = spec.suspend == Some(true) || spec.cancel == Some(true);
         let job = self.job(task_run, spec.context_version).filter(|job| is_owned(&job.metadata, &task_run.metadata));
         !is_held
             && task_run.present_run().is_none()
-            && job.is_some_and(|job| !is_known(&job) && job.metadata.deletion_timestamp.is_none())
+            && job.is_some_and(|job| is_new(&job) && !is_known(&job) && job.metadata.deletion_timestamp.is_none())
             && self.other_jobs(task_run).iter().all(is_finished)
     }
 
@@ -153,6 +153,12 @@ impl Caches {
         let waiting = all.iter().filter(|guarded| guarded.0.as_ref().is_ok_and(waits));
         waiting.map(|guarded| ObjectRef::from_obj(&**guarded)).collect()
     }
+}
+
+/// Whether a Job is younger than the time after which it is looked at again.
+fn is_new(job: &Job) -> bool {
+    let age = job.metadata.creation_timestamp.as_ref().map(|created| now().duration_since(created.0));
+    age.is_some_and(|age| !age.is_negative() && age.unsigned_abs() < RECHECK)
 }
 
 /// An error without what it quotes, which may be anything that the object holds.
