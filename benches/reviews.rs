@@ -16,6 +16,8 @@ pub struct Kind {
 const KIB: usize = 1024;
 /// Bytes of text in an object: the smallest reviews are somewhat larger than they are called.
 const LEAST: usize = 160;
+/// And at most: a ConfigMap has no room for more.
+const MOST: usize = 900 * KIB;
 
 /// Those that are measured.
 pub const KINDS: [Kind; 6] = [
@@ -39,7 +41,7 @@ impl Kind {
         // twice: the second time what is around the text is known
         for _ in 0..2 {
             let around = self.review(is_mutated, text).len() - objects * text;
-            text = (self.bytes.saturating_sub(around) / objects).max(LEAST);
+            text = (self.bytes.saturating_sub(around) / objects).clamp(LEAST, MOST);
         }
         self.review(is_mutated, text)
     }
