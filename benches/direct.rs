@@ -1,7 +1,7 @@
 //! The webhook, called straight at its port: ours, the same rules in Go, and the floor, which reads a review and answers
 //! always the same. Each server has a core for itself, the load another one.
 
-use crate::load::{self, Outcome};
+use crate::load::{self, Outcome, Target};
 use crate::machine::{self, Process};
 use crate::report::{Figures, Table, quantile};
 use crate::reviews::{KINDS, Kind};
@@ -21,7 +21,7 @@ const SIDES: [&str; 3] = ["ours", "Go", "floor"];
 struct Side {
     name: &'static str,
     process: Process,
-    address: SocketAddr,
+    target: Target,
 }
 
 /// Of one kind of review and one side, a figure a round.
@@ -36,16 +36,16 @@ struct Measured {
 /// All of it.
 pub fn run(plan: &Plan) -> Vec<Table> {
     let folder = plan.folder.join("certificate");
-    certificate(&folder, "localhost");
+    let ca = certificate(&folder, "localhost").0;
     let mut tables = vec![];
     for kind in KINDS.iter().filter(|kind| plan.wants(kind.name)) {
-        tables.push(of_kind(plan, *kind, &folder));
+        tables.push(of_kind(plan, *kind, &folder, &ca));
     }
-    tables.push(over_many(plan, &folder));
+    tables.push(over_many(plan, &folder, &ca));
     tables
 }
 
-fn start(plan: &Plan, name: &'static str, folder: &Path) -> Side {
+fn start(plan: &Plan, name: &'static str, folder: &Path, ca: &[u8]) -> Side {
     let address = SocketAddr::from(([127, 0, 0, 1], support::free_port()));
     let mut command = match name {
         "Go" => Command::new(&plan.peer),
@@ -57,15 +57,15 @@ fn start(plan: &Plan, name: &'static str, folder: &Path) -> Side {
     };
     let process = Process::start(Some(machine::SERVER), command);
     process.wait_for(address);
-    Side { name, process, address }
+    Side { name, process, target: Target::new(address, ca) }
 }
 
-fn of_kind(plan: &Plan, kind: Kind, folder: &Path) -> Table {
+fn of_kind(plan: &Plan, kind: Kind, folder: &Path, ca: &[u8]) -> Table {
     let requests = kind.requests();
-    let sides: Vec<Side> = SIDES.iter().map(|name| start(plan, name, folder)).collect();
+    let sides: Vec<Side> = SIDES.iter().map(|name| start(plan, name, folder, ca)).collect();
     let mut measured: Vec<Measured> = sides.iter().map(|_| Measured::default()).collect();
     for side in &sides {
-        load::closed(side.address, &requests, plan.seconds(1.0));
+        load::closed(&side.target, &requests, plan.seconds(1.0));
     }
     for round in 0..plan.rounds {
         for turn in 0..sides.len() {
@@ -97,11 +97,11 @@ fn of_kind(plan: &Plan, kind: Kind, folder: &Path) -> Table {
 #[expect(clippy::cast_precision_loss, reason = "millions at most")]
 fn measure(plan: &Plan, side: &Side, requests: &[Vec<u8>], measured: &mut Measured) {
     let before = side.process.usage();
-    let full = load::closed(side.address, requests, plan.seconds(3.0));
+    let full = load::closed(&side.target, requests, plan.seconds(3.0));
     let after = side.process.usage();
     measured.cpu.0.push((after.cpu - before.cpu) * 1e6 / full.seconds.len() as f64);
     measured.rate.0.push(full.rate());
-    let Outcome { seconds, .. } = load::open(side.address, requests, full.rate() / 2.0, plan.seconds(4.0));
+    let Outcome { seconds, .. } = load::open(&side.target, requests, full.rate() / 2.0, plan.seconds(4.0));
     for (figures, part) in measured.half.iter_mut().zip([0.5, 0.99, 0.999]) {
         figures.0.push(quantile(&seconds, part) * 1e3);
     }
@@ -113,17 +113,17 @@ const MIB: f64 = 1024.0 * 1024.0;
 const LOOKS: usize = 10;
 
 /// Memory while it answers a million reviews.
-fn over_many(plan: &Plan, folder: &Path) -> Table {
+fn over_many(plan: &Plan, folder: &Path, ca: &[u8]) -> Table {
     let kind = KINDS[1];
     let requests = kind.requests();
     let many = if plan.is_quick { 100_000 } else { 1_000_000 };
-    let side = start(plan, "ours", folder);
+    let side = start(plan, "ours", folder, ca);
     let mut table =
         Table::new(&format!("Memory over {many} reviews ({})", kind.name), "reviews", &["RSS MiB", "peak MiB"]);
     let mut done = 0;
     for look in 1..=LOOKS {
         while done < many * look / LOOKS {
-            done += load::closed(side.address, &requests, Duration::from_millis(500)).seconds.len();
+            done += load::closed(&side.target, &requests, Duration::from_millis(500)).seconds.len();
         }
         let usage = side.process.usage();
         table.row(&done.to_string(), vec![Figures(vec![usage.rss / MIB]), Figures(vec![usage.peak / MIB])]);

@@ -4,10 +4,9 @@
 //! its time runs from when it was due. A closed loop sends as fast as it is answered.
 
 use crate::machine;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::CryptoProvider;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme, StreamOwned};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -18,6 +17,23 @@ use std::time::{Duration, Instant};
 pub const CONNECTIONS: usize = 16;
 /// The longest that an answer is waited for.
 const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A server, and how it is trusted.
+pub struct Target {
+    /// Where it listens.
+    pub address: SocketAddr,
+    tls: Arc<ClientConfig>,
+}
+
+impl Target {
+    /// One whose certificate, for localhost, is of this CA.
+    pub fn new(address: SocketAddr, ca: &[u8]) -> Self {
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(CertificateDer::pem_slice_iter(ca).flatten());
+        let tls = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        Self { address, tls: Arc::new(tls) }
+    }
+}
 
 /// What came of it.
 pub struct Outcome {
@@ -36,14 +52,14 @@ impl Outcome {
 }
 
 /// Sends these requests in turn, as fast as they are answered, for this long.
-pub fn closed(to: SocketAddr, requests: &[Vec<u8>], time: Duration) -> Outcome {
+pub fn closed(to: &Target, requests: &[Vec<u8>], time: Duration) -> Outcome {
     let began = Instant::now();
     run(to, requests, |_| (began.elapsed() < time).then_some(None))
 }
 
 /// Sends these requests in turn, evenly, so many a second for this long.
 #[expect(clippy::cast_precision_loss, reason = "millions at most")]
-pub fn open(to: SocketAddr, requests: &[Vec<u8>], rate: f64, time: Duration) -> Outcome {
+pub fn open(to: &Target, requests: &[Vec<u8>], rate: f64, time: Duration) -> Outcome {
     // when all connections are there
     let began = Instant::now() + Duration::from_millis(200);
     run(to, requests, |number| {
@@ -53,12 +69,11 @@ pub fn open(to: SocketAddr, requests: &[Vec<u8>], rate: f64, time: Duration) -> 
 }
 
 /// Sends request after request: `next` tells when its number is due, and when there are no more.
-fn run(to: SocketAddr, requests: &[Vec<u8>], next: impl Fn(usize) -> Option<Option<Instant>> + Sync) -> Outcome {
+fn run(to: &Target, requests: &[Vec<u8>], next: impl Fn(usize) -> Option<Option<Instant>> + Sync) -> Outcome {
     let number = AtomicUsize::new(0);
-    let config = Arc::new(trusting());
     let send = || {
         machine::pin_this_thread(machine::CLIENT);
-        let (mut line, mut seconds, mut answer) = (connect(to, &config), vec![], vec![0; 64 * 1024]);
+        let (mut line, mut seconds, mut answer) = (connect(to), vec![], vec![0; 64 * 1024]);
         let mut first = None;
         loop {
             let mine = number.fetch_add(1, Ordering::Relaxed);
@@ -88,12 +103,12 @@ fn run(to: SocketAddr, requests: &[Vec<u8>], next: impl Fn(usize) -> Option<Opti
 
 type Line = StreamOwned<ClientConnection, TcpStream>;
 
-fn connect(to: SocketAddr, config: &Arc<ClientConfig>) -> Line {
-    let socket = TcpStream::connect(to).expect("it listens");
+fn connect(to: &Target) -> Line {
+    let socket = TcpStream::connect(to.address).expect("it listens");
     socket.set_nodelay(true).expect("a TCP socket");
     socket.set_read_timeout(Some(TIMEOUT)).expect("a TCP socket");
     let name = ServerName::try_from("localhost").expect("a name");
-    let mut client = ClientConnection::new(config.clone(), name).expect("a client");
+    let mut client = ClientConnection::new(to.tls.clone(), name).expect("a client");
     client.set_buffer_limit(None);
     StreamOwned::new(client, socket)
 }
@@ -125,49 +140,4 @@ fn length(answer: &[u8]) -> Option<usize> {
     let text = std::str::from_utf8(&answer[..head]).expect("a head").to_ascii_lowercase();
     let length = text.split("\r\n").find_map(|line| line.strip_prefix("content-length:"));
     Some(head + length.expect("a length").trim().parse::<usize>().expect("a number"))
-}
-
-fn trusting() -> ClientConfig {
-    let provider = CryptoProvider::get_default().expect("set at the start").clone();
-    let builder = ClientConfig::builder().dangerous();
-    builder.with_custom_certificate_verifier(Arc::new(Anybody(provider))).with_no_client_auth()
-}
-
-/// Whose certificate it is does not matter here.
-#[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }
