@@ -127,7 +127,7 @@ fn measure(plan: &Plan, side: &str, load: Load, measured: &mut Measured) {
     let peer = (side == "Go").then(|| {
         let mut command = Command::new(&plan.peer);
         command.args(["controller", "--concurrency", &CONCURRENCY.to_string(), "--kubeconfig"]).arg(&account);
-        Process::start(None, command)
+        Process::start(None, &command)
     });
     leave_out_webhooks(&cluster, operator.is_some());
     let bare = (side == "bare client").then_some(account.as_path());

@@ -2,7 +2,7 @@
 //! always the same. Each server has a core for itself, the load another one.
 
 use crate::load::{self, Outcome, Target};
-use crate::machine::{self, Process};
+use crate::machine::{self, MIB, Process};
 use crate::report::{Figures, Table, quantile};
 use crate::reviews::{KINDS, Kind};
 use crate::{Plan, support};
@@ -55,7 +55,7 @@ fn start(plan: &Plan, name: &'static str, folder: &Path, ca: &[u8]) -> Side {
         "Go" => command.args(["webhook", "--addr", &address.to_string(), "--cert-dir"]).arg(folder),
         _ => command.args(["serve", name, &address.to_string()]).arg(folder),
     };
-    let process = Process::start(Some(machine::SERVER), command);
+    let process = Process::start(Some(machine::SERVER), &command);
     process.wait_for(address);
     Side { name, process, target: Target::new(address, ca) }
 }
@@ -87,8 +87,7 @@ fn of_kind(plan: &Plan, kind: Kind, folder: &Path, ca: &[u8]) -> Table {
     let mut table = Table::new(&format!("Webhook, {} ({} bytes)", kind.name, requests[0].len()), "side", &columns);
     for (side, own) in sides.iter().zip(&measured) {
         let [p50, p99, p999] = own.half.clone();
-        let ratios = [1, 2].map(|other| own.cpu.by(&measured[other].cpu));
-        let [go, floor] = ratios;
+        let [go, floor] = [1, 2].map(|other| own.cpu.by(&measured[other].cpu));
         table.row(side.name, vec![own.cpu.clone(), go, floor, own.rate.clone(), p50, p99, p999, own.rss.clone()]);
     }
     table
@@ -108,7 +107,6 @@ fn measure(plan: &Plan, side: &Side, requests: &[Vec<u8>], measured: &mut Measur
     measured.rss.0.push(side.process.usage().rss / MIB);
 }
 
-const MIB: f64 = 1024.0 * 1024.0;
 /// Looks at the memory of one that answers many.
 const LOOKS: usize = 10;
 

@@ -7,6 +7,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+/// Bytes.
+pub const MIB: f64 = 1024.0 * 1024.0;
 /// The core of the server under load, where each is to have one.
 pub const SERVER: usize = 0;
 /// The core of those who cause the load.
@@ -28,18 +30,16 @@ pub struct Process {
 
 impl Process {
     /// Starts it, on one core where that is given.
-    pub fn start(core: Option<usize>, mut command: Command) -> Self {
+    pub fn start(core: Option<usize>, command: &Command) -> Self {
         let mut wrapper = Command::new("sh");
         wrapper.args(["-c", "\"$@\" >&2 & echo $!; cat >/dev/null; kill -KILL $! 2>/dev/null; wait", "sh"]);
         if let Some(core) = core {
             wrapper.args(["taskset", "-c", &core.to_string()]);
         }
         wrapper.arg(command.get_program()).args(command.get_args());
-        wrapper.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
         let mut wrapper = wrapper.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("sh starts");
         let mut pid = String::new();
         BufReader::new(wrapper.stdout.take().expect("a pipe")).read_line(&mut pid).expect("a pid");
-        command.stdin(Stdio::null());
         Self { wrapper, pid: pid.trim().to_owned() }
     }
 

@@ -2,7 +2,7 @@
 //! lists and keeps the same TaskRuns without their markdown and does nothing.
 
 use crate::bursts::{self, NAMESPACE, task_run};
-use crate::machine::{self, Process};
+use crate::machine::{self, MIB, Process};
 use crate::report::{Figures, Table};
 use crate::{Plan, support};
 use futures::stream::{self, StreamExt};
@@ -16,7 +16,6 @@ use std::time::{Duration, Instant};
 use support::{Cluster, Operator};
 use taskrun_operator::crd::TaskRun;
 
-const MIB: f64 = 1024.0 * 1024.0;
 const KIB: f64 = 1024.0;
 /// The longest that anything may take.
 const LONGEST: Duration = Duration::from_mins(5);
@@ -140,7 +139,7 @@ fn bare_reflector(cluster: &Cluster) -> (f64, f64) {
     let mut command = Command::new(std::env::current_exe().expect("this program"));
     command.args(["serve", "reflector", &address.to_string()]).arg(account);
     let began = Instant::now();
-    let process = Process::start(None, command);
+    let process = Process::start(None, &command);
     process.wait_for(address);
     let ready = began.elapsed().as_secs_f64();
     std::thread::sleep(Duration::from_secs(1));

@@ -43,7 +43,7 @@ pub fn run(plan: &Plan) -> Vec<Table> {
     let ca = direct::certificate(&folder, "127.0.0.1");
     let mut command = Command::new(&plan.peer);
     command.args(["webhook", "--addr", &peer_address.to_string(), "--cert-dir"]).arg(&folder);
-    let peer = Process::start(None, command);
+    let peer = Process::start(None, &command);
     peer.wait_for(peer_address);
     for kind in ["mutating", "validating"] {
         let kind = format!("{kind}webhookconfiguration");
