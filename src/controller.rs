@@ -9,6 +9,7 @@ mod lists;
 mod measure;
 mod notices;
 mod observe;
+mod packed;
 mod queue;
 mod versions;
 mod written;
@@ -20,31 +21,36 @@ use crate::leader::Leadership;
 use crate::metrics::{Failure, Metrics};
 use crate::plan::{Next, Plan, Step, plan};
 use crate::telemetry::{Span, Task};
-use cache::{Caches, Guarded, GuardedAgent};
-use futures::{StreamExt, TryStreamExt};
+use cache::{Caches, GuardedAgent, Kept, Look};
+use futures::stream::{self, Stream};
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
 use kube::core::DynamicObject;
+use kube::runtime::WatchStreamExt;
 use kube::runtime::controller::{self, Action, Config, Controller};
 use kube::runtime::reflector::ObjectRef;
-use kube::runtime::{WatchStreamExt, watcher};
+use kube::runtime::watcher::{self, Event, watcher};
 use lists::Lists;
 use notices::Notices;
+use packed::Packed;
 use queue::Queue;
 use std::collections::HashMap;
 use std::future::{Future, Ready, ready};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use tokio::sync::{Notify, Semaphore};
 use tracing::Instrument;
 use versions::Versions;
 use written::Written;
 
-/// Reconciles at the same time: each is a few calls to the API server.
-const CONCURRENCY: u16 = 32;
+/// Reconciles that call the API server at the same time.
+const CONCURRENCY: usize = 32;
 /// The longest that calls in flight are waited for at the end: they have their own.
 const GRACE: Duration = Duration::from_secs(20);
+/// TaskRuns that are looked at one after another before anything else has its turn.
+const AT_A_TIME: usize = 64;
 /// Plans in one reconcile: a start takes four, each conflict one more.
 const MAX_ROUNDS: usize = 12;
 /// Objects a page of a list: the page, not the store, is what takes memory.
@@ -72,6 +78,8 @@ struct Context {
     written: Written,
     queue: Queue,
     versions: Versions,
+    turns: Arc<Semaphore>,
+    passed_over: Notify,
     jobs: Lists<Job>,
     pods: Lists<Pod>,
     notices: Notices,
@@ -96,34 +104,33 @@ pub async fn run(
     let watch = watcher::Config::default().page_size(PAGE_SIZE).timeout(WATCH_SECONDS);
     let ours = watch.clone().labels(TASK_LABEL);
     let ctx = Context::new(api_server.clone(), caches.clone(), settings, metrics, leadership);
-    let hears = ctx.clone();
-    let task_runs = watcher(api_server.api::<Guarded>(namespace), watch.clone())
+    let [heard, of_task_runs, of_jobs, of_pods, of_agents, ended_with, ending] = std::array::from_fn(|_| ctx.clone());
+    let task_runs = watcher(api_server.api::<Kept>(namespace), watch.clone())
         .default_backoff()
-        .modify(cache::prune_task_run)
-        .inspect(move |event| hears.hear(event))
+        .inspect(move |event| heard.hear(event))
         .reflect(writers.task_runs)
-        .applied_objects()
-        .filter(told);
-    let jobs = watcher(api_server.api::<Job>(namespace), ours.clone())
+        .filter_map(news(&ctx))
+        .inspect_ok(move |task_run| of_task_runs.due(&ObjectRef::from_obj(task_run)));
+    let jobs = watcher(api_server.api::<Packed<Job>>(namespace), ours.clone())
         .default_backoff()
-        .modify(cache::prune_job)
         .reflect(writers.jobs)
-        .touched_objects()
-        .filter(told);
-    let pods = watcher(api_server.api::<Pod>(namespace), ours).default_backoff().modify(cache::prune_pod);
+        .filter_map(news(&ctx));
     let index = caches.pods.clone();
-    let pods = pods.inspect(move |event| index.apply(event)).touched_objects().filter(told);
+    let pods = watcher(api_server.api::<Packed<Pod>>(namespace), ours)
+        .default_backoff()
+        .inspect(move |event| index.apply(event))
+        .filter_map(news(&ctx));
     let agents = watcher(api_server.api::<GuardedAgent>(namespace), watch)
         .default_backoff()
         .reflect(writers.agents)
-        .touched_objects()
-        .filter(told);
-    let [of_task_runs, of_jobs, of_pods, of_agents, ended_with] = std::array::from_fn(|_| ctx.clone());
-    let task_runs = task_runs.inspect_ok(move |task_run| of_task_runs.due(&ObjectRef::from_obj(task_run)));
+        .filter_map(news(&ctx));
     let task_runs_are_reconciled = Controller::for_stream(task_runs, caches.task_runs)
-        .with_config(Config::default().concurrency(CONCURRENCY))
-        .watches_stream(jobs, move |job: Job| cache::task_run_of(&job).inspect(|object| of_jobs.due(object)))
-        .watches_stream(pods, move |pod: Pod| cache::task_run_of(&pod).inspect(|object| of_pods.due(object)))
+        // bounded by turns, which are given in order: kube takes what comes first in a hash table, so that in a burst some
+        // would wait for all others
+        .with_config(Config::default().concurrency(0))
+        .reconcile_on(passed_over(ctx.clone()))
+        .watches_stream(jobs, move |job| cache::task_run_of(&job).inspect(|object| of_jobs.due(object)))
+        .watches_stream(pods, move |pod| cache::task_run_of(&pod).inspect(|object| of_pods.due(object)))
         .watches_stream(agents, move |agent: GuardedAgent| {
             let waiting = of_agents.caches.waiting_for(&agent, of_agents.settings.default_agent.as_deref());
             waiting.into_iter().inspect(|object| of_agents.due(object)).collect::<Vec<_>>()
@@ -141,36 +148,91 @@ pub async fn run(
     tokio::select! {
         _ = both => {}
         // a controller whose caches were never filled would not end
-        () = async { ended.await; tokio::time::sleep(GRACE).await } => {}
+        () = async {
+            ended.await;
+            // nobody else begins
+            ending.turns.close();
+            tokio::time::sleep(GRACE).await;
+        } => {}
     }
 }
 
-/// Tells of a watch's error, and keeps it from the Controller, which would look at no watch for up to half a
-/// minute. Each has a backoff of its own.
-fn told<T>(event: &Result<T, watcher::Error>) -> Ready<bool> {
-    if let Err(error) = event {
-        tracing::warn!(%error, "failed to watch");
+/// What a watch says of one object. Where it has listed, all TaskRuns are looked at instead. Its errors are told and kept from
+/// the Controller, which would look at no watch for up to half a minute: each has a backoff of its own.
+fn news<K>(ctx: &Arc<Context>) -> impl Fn(watcher::Result<Event<K>>) -> Ready<Option<watcher::Result<K>>> + use<K> {
+    let ctx = ctx.clone();
+    move |event| {
+        ready(match event {
+            Ok(Event::Apply(object) | Event::Delete(object)) => Some(Ok(object)),
+            Ok(Event::Init | Event::InitApply(_)) => None,
+            Ok(Event::InitDone) => {
+                ctx.passed_over.notify_one();
+                None
+            }
+            Err(error) => {
+                tracing::warn!(%error, "failed to watch");
+                None
+            }
+        })
     }
-    ready(event.is_ok())
 }
 
-async fn reconcile(task_run: Arc<Guarded>, ctx: Arc<Context>) -> Result<Action, Error> {
-    if !ctx.leadership.acquired().await {
-        return Ok(Action::await_change());
+/// Names all TaskRuns once this process leads and its caches are filled, each time that one was passed over before. A few at
+/// a time: tables that had to hold all of them would stay as large.
+fn passed_over(ctx: Arc<Context>) -> impl Stream<Item = ObjectRef<Kept>> + Send {
+    stream::unfold((ctx, vec![]), |(ctx, mut all)| async move {
+        while all.is_empty() {
+            ctx.passed_over.notified().await;
+            if !ctx.leadership.acquired().await {
+                return None;
+            }
+            ctx.caches.filled().await;
+            // of those until now
+            let _ = ctx.passed_over.notified().now_or_never();
+            all = ctx.caches.task_runs.state();
+        }
+        if all.len().is_multiple_of(AT_A_TIME) {
+            tokio::task::yield_now().await;
+        }
+        let object = ObjectRef::from_obj(&*all.pop()?);
+        ctx.due(&object);
+        Some((object, (ctx, all)))
+    })
+}
+
+async fn reconcile(task_run: Arc<Kept>, ctx: Arc<Context>) -> Result<Action, Error> {
+    let object = ObjectRef::from_obj(&*task_run);
+    if !ctx.leadership.may_begin() || !ctx.caches.are_filled() {
+        return Ok(ctx.pass_over(&object.erase()));
     }
-    let (object, started) = (ObjectRef::from_obj(&*task_run).erase(), Instant::now());
+    let started = Instant::now();
+    if let Ok(Look::Settled(next)) = task_run.unpack().map(|cached| ctx.look_at_copies(&cached)) {
+        let object = object.erase();
+        ctx.begin(&object);
+        ctx.forget_failures(&object);
+        ctx.end(object, &Ok(next), started.elapsed());
+        return Ok(next.into());
+    }
+    let Ok(_turn) = ctx.turns.acquire().await else { return Ok(Action::await_change()) };
+    // it may have changed meanwhile
+    let task_run = ctx.caches.task_runs.get(&object).unwrap_or(task_run);
+    // many wait for their turn: what they need only then is not part of them
+    Box::pin(reconcile_in_turn(object.erase(), &task_run, &ctx)).await
+}
+
+async fn reconcile_in_turn(object: ObjectRef<DynamicObject>, task_run: &Kept, ctx: &Context) -> Result<Action, Error> {
+    let started = Instant::now();
     ctx.begin(&object);
     let result = tokio::select! {
         biased;
         // a call that hangs must not be sent later
-        () = ctx.leadership.lost() => {
-            ctx.due_after(object, Duration::ZERO);
-            return Ok(Next::Again.into());
-        }
+        () = ctx.leadership.lost() => return Ok(ctx.pass_over(&object)),
         result = async {
-            match &task_run.0 {
-                Ok(cached) => Box::pin(reconcile_task_run(cached, &ctx)).await,
-                Err(invalid) => Box::pin(reconcile_unreadable(&invalid.metadata, &ctx)).await,
+            let Ok(cached) = task_run.unpack() else { return reconcile_unreadable(task_run, ctx).await };
+            match ctx.look_at_copies(&cached) {
+                Look::Settled(next) => Ok(next),
+                Look::Tell(plan) => tell(&cached, &plan, ctx).await,
+                Look::Ask => reconcile_task_run(&cached, ctx).await,
             }
         } => result,
     };
@@ -181,20 +243,23 @@ async fn reconcile(task_run: Arc<Guarded>, ctx: Arc<Context>) -> Result<Action, 
     result.map(Action::from)
 }
 
+/// Writes a status that was found in the copies, if they are those of now.
+async fn tell(cached: &TaskRun, plan: &Plan, ctx: &Context) -> Result<Next, Error> {
+    match execute(ctx, cached, plan, now()).await {
+        Ok(()) => Ok(plan.next),
+        Err(Error::Conflict(_)) => reconcile_task_run(cached, ctx).await,
+        Err(error) => Err(error),
+    }
+}
+
 async fn reconcile_task_run(cached: &TaskRun, ctx: &Context) -> Result<Next, Error> {
-    if let Some(wait) = ctx.wait_for_copies(cached) {
-        return Ok(Next::After(wait));
-    }
-    if let Some(next) = ctx.caches.look(cached, ctx.settings.names).await {
-        return Ok(next);
-    }
     let mut refused = None;
-    for _ in 0..MAX_ROUNDS {
+    for round in 0..MAX_ROUNDS {
         if !ctx.leadership.may_begin() {
             return Ok(Next::Again);
         }
         let began = now();
-        let Some(mut observed) = observe::observe(ctx, cached).await? else {
+        let Some(mut observed) = observe::observe(ctx, cached, round == 0).await? else {
             return Ok(Next::Wait);
         };
         let version = observed.task_run.metadata.resource_version.clone();
@@ -217,14 +282,15 @@ async fn reconcile_task_run(cached: &TaskRun, ctx: &Context) -> Result<Next, Err
 
 /// An object that does not fit our types: only an edit can mend it, and the others go on. It can be
 /// deleted all the same, for which its metadata is enough.
-async fn reconcile_unreadable(metadata: &ObjectMeta, ctx: &Context) -> Result<Next, Error> {
+async fn reconcile_unreadable(task_run: &Kept, ctx: &Context) -> Result<Next, Error> {
+    let Ok(metadata) = task_run.unpack_metadata() else { return Ok(Next::Wait) };
     if metadata.deletion_timestamp.is_none() {
         let (name, namespace) = (&metadata.name, &metadata.namespace);
         tracing::warn!(task_run = name, namespace, "cannot be read: its spec or status does not fit the schema");
         return Ok(Next::Wait);
     }
     let began = now();
-    let observed = observe::observe_unreadable(ctx, metadata).await?;
+    let observed = observe::observe_unreadable(ctx, &metadata).await?;
     let plan = plan(&observed);
     execute(ctx, &observed.task_run, &plan, began).await?;
     Ok(plan.next)
@@ -253,7 +319,7 @@ async fn execute(ctx: &Context, task_run: &TaskRun, plan: &Plan, began: Timestam
                 continue;
             }
             let mut span = span.child(step.words());
-            let result = ctx.api_server.execute(task_run, step).await;
+            let result = Box::pin(ctx.api_server.execute(task_run, step)).await;
             if let Err(error) = &result {
                 span.fail(Failure::from(error).as_str());
             }
@@ -274,8 +340,9 @@ impl Context {
         metrics: Arc<Metrics>,
         leadership: Leadership,
     ) -> Arc<Self> {
-        let (written, queue, versions, jobs, pods, failures) = Default::default();
-        let notices = Notices::new(api_server.clone());
+        let (written, queue, versions, passed_over, jobs, pods, failures) = Default::default();
+        let turns = Arc::new(Semaphore::new(CONCURRENCY));
+        let notices = Notices::new(api_server.clone(), turns.clone());
         let ctx = Arc::new(Self {
             api_server,
             caches,
@@ -285,6 +352,8 @@ impl Context {
             written,
             queue,
             versions,
+            turns,
+            passed_over,
             jobs,
             pods,
             notices,
@@ -310,11 +379,26 @@ impl Context {
         }
     }
 
+    /// What is to be done, as far as the copies of it say.
+    fn look_at_copies(&self, cached: &TaskRun) -> Look {
+        match self.wait_for_copies(cached) {
+            Some(wait) => Look::Settled(Next::After(wait)),
+            None => self.caches.look(cached, self.settings.names),
+        }
+    }
+
     /// How long to wait for newer copies than ours of what was written last.
     fn wait_for_copies(&self, cached: &TaskRun) -> Option<Duration> {
         let job = self.caches.job(cached, cached.spec.context_version);
         let copies = [Some(&cached.metadata), job.as_ref().map(|job| &job.metadata)];
         copies.into_iter().flatten().find_map(|copy| self.written.wait_for(copy))
+    }
+
+    /// The object is looked at once this process leads.
+    fn pass_over(&self, object: &ObjectRef<DynamicObject>) -> Action {
+        self.queue.take(object);
+        self.passed_over.notify_one();
+        Action::await_change()
     }
 
     /// The object is gone.
@@ -340,13 +424,13 @@ impl From<Next> for Action {
 
 /// Exponential per object, with jitter, capped.
 #[expect(clippy::needless_pass_by_value, reason = "kube calls it so")]
-fn error_policy(task_run: Arc<Guarded>, error: &Error, ctx: Arc<Context>) -> Action {
+fn error_policy(task_run: Arc<Kept>, error: &Error, ctx: Arc<Context>) -> Action {
     let object = ObjectRef::from_obj(&*task_run).erase();
     let mut failures = ctx.failures.lock().unwrap_or_else(PoisonError::into_inner);
     let count = failures.entry(object.clone()).or_default();
     *count += 1;
     let first = if matches!(error, Error::Refused { .. }) { BACKOFF_REFUSED } else { BACKOFF.0 };
-    let version = task_run.0.as_ref().ok().map(|task_run| task_run.spec.context_version);
+    let version = task_run.unpack().ok().map(|task_run| task_run.spec.context_version);
     let (namespace, uid) = (&object.namespace, &object.extra.uid);
     tracing::warn!(%error, task_run = object.name, namespace, uid, version, failures = *count, "reconcile failed");
     let wait = backoff(first, *count);

@@ -23,6 +23,7 @@ import (
 	"k8s.io/apimachinery/pkg/selection"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/events"
 	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -34,7 +35,7 @@ import (
 )
 
 // Left out, since no benchmark meets it: deletion, cancel and suspend, newer versions, TTL, adopted and queued Jobs,
-// workspaces, Events, and the statuses of tasks that are stuck.
+// workspaces, and the statuses of tasks that are stuck.
 
 const (
 	manager          = "taskrun-operator"
@@ -226,7 +227,7 @@ func runController(ctx context.Context, config *rest.Config, concurrency int) er
 		}
 		return []reconcile.Request{{NamespacedName: name}}
 	})
-	r := &reconciler{cached: mgr.GetClient(), live: mgr.GetAPIReader()}
+	r := &reconciler{cached: mgr.GetClient(), live: mgr.GetAPIReader(), events: mgr.GetEventRecorder(manager)}
 	if _, err := mgr.GetCache().GetInformer(ctx, &Agent{}); err != nil {
 		return err
 	}
@@ -269,6 +270,7 @@ func prunePod(object any) (any, error) {
 type reconciler struct {
 	cached client.Client
 	live   client.Reader
+	events events.EventRecorder
 	// By uid, the resourceVersion of our last write: older copies are not worth a look. The newer one wakes us.
 	written sync.Map
 }
@@ -328,11 +330,12 @@ func (r *reconciler) reconcile(ctx context.Context, name types.NamespacedName) (
 		// the Job controller's first write to it wakes us
 		return 0, nil
 	}
-	return r.start(ctx, name)
+	return r.start(ctx, name, hasJob)
 }
 
-// start makes the objects of a version or, where the Job controller knows the Job, records and releases it.
-func (r *reconciler) start(ctx context.Context, name types.NamespacedName) (time.Duration, error) {
+// start makes the objects of a version or, where the Job controller knows the Job, records and releases it. A Job that the
+// cache does not have is not asked for: making it would be a conflict.
+func (r *reconciler) start(ctx context.Context, name types.NamespacedName, hasJob bool) (time.Duration, error) {
 	var t TaskRun
 	if err := r.live.Get(ctx, name, &t); err != nil {
 		return 0, err
@@ -345,11 +348,11 @@ func (r *reconciler) start(ctx context.Context, name types.NamespacedName) (time
 		return 0, reconcile.TerminalError(fmt.Errorf("invalid: %s", found))
 	}
 	var job batchv1.Job
-	err := r.live.Get(ctx, types.NamespacedName{Namespace: t.Namespace, Name: t.runName()}, &job)
-	if client.IgnoreNotFound(err) != nil {
-		return 0, err
+	if hasJob {
+		if err := r.live.Get(ctx, types.NamespacedName{Namespace: t.Namespace, Name: t.runName()}, &job); err != nil {
+			return 0, err
+		}
 	}
-	hasJob := err == nil
 	if hasJob && !t.owns(&job) {
 		return 0, reconcile.TerminalError(fmt.Errorf("Job %s is not this TaskRun's", job.Name))
 	}
@@ -437,16 +440,12 @@ func (r *reconciler) record(ctx context.Context, t *TaskRun, job *batchv1.Job) e
 	if err := r.writeStatus(ctx, t, next); err != nil {
 		return err
 	}
-	return r.release(ctx, client.ObjectKeyFromObject(job), job.UID)
+	return r.release(ctx, job)
 }
 
 // release lets the recorded Job start, if it is as it was when it was read.
-func (r *reconciler) release(ctx context.Context, name types.NamespacedName, uid types.UID) error {
-	var job batchv1.Job
-	if err := r.live.Get(ctx, name, &job); err != nil {
-		return err
-	}
-	if job.UID != uid || !ptr.Deref(job.Spec.Suspend, false) {
+func (r *reconciler) release(ctx context.Context, job *batchv1.Job) error {
+	if !ptr.Deref(job.Spec.Suspend, false) {
 		return nil
 	}
 	gates := slices.DeleteFunc(slices.Clone(job.Spec.Template.Spec.SchedulingGates), func(g corev1.PodSchedulingGate) bool { return g.Name == releaseGate })
@@ -476,14 +475,22 @@ func (r *reconciler) follow(ctx context.Context, t *TaskRun, run *RunStatus, job
 	}
 	condition, _ := end(job)
 	if condition == nil && ptr.Deref(job.Spec.Suspend, false) {
-		return r.release(ctx, client.ObjectKeyFromObject(job), run.JobUID)
+		var live batchv1.Job
+		if err := r.live.Get(ctx, client.ObjectKeyFromObject(job), &live); err != nil || live.UID != run.JobUID {
+			return err
+		}
+		return r.release(ctx, &live)
 	}
 	var pods corev1.PodList
 	inCache := []client.ListOption{client.InNamespace(t.Namespace), client.MatchingFields{byTaskRun: t.Name}}
 	if err := r.cached.List(ctx, &pods, inCache...); err != nil {
 		return err
 	}
-	if condition == nil && t.standing(run, job, pods.Items) == nil {
+	if condition == nil {
+		// if the copy is old, this is a conflict
+		if next := t.standing(run, job, pods.Items); next != nil {
+			return r.writeStatus(ctx, t, next)
+		}
 		return nil
 	}
 	var live TaskRun
@@ -526,6 +533,13 @@ func (r *reconciler) writeStatus(ctx context.Context, t *TaskRun, status *TaskRu
 		return err
 	}
 	r.note(&written)
+	if t.Status == nil || t.Status.Phase != status.Phase || status.Phase == phasePending {
+		reason := cmp.Or(status.Phase, phasePending)
+		if status.Phase == phasePending {
+			reason = reasonStarting
+		}
+		r.events.Eventf(t, nil, corev1.EventTypeNormal, reason, "Reconcile", "version %d: %s", t.version(), status.Message)
+	}
 	return nil
 }
 

@@ -1,24 +1,26 @@
 //! What is known without asking: pruned copies of the objects we watch.
 //!
-//! They wake the reconciler and let it see that nothing is to be done. No markdown is kept, and
-//! nothing is decided on them alone that writes.
+//! They wake the reconciler and let it see that nothing is to be done, or nothing but to say how a run goes. No markdown
+//! is kept, and nothing is created, deleted, recorded, released or ended on them alone.
 
+use super::packed::{Keep, Packed};
 use crate::clock::now;
-use crate::crd::{Agent, QUEUE_ANNOTATION, TASK_LABEL, TASK_RUN_LABEL, TaskNames, TaskRun};
-use crate::plan::{Next, Observed, RECHECK, is_finished, is_known, is_owned, plan};
+use crate::crd::{Agent, TASK_LABEL, TASK_RUN_LABEL, TaskNames, TaskRun};
+use crate::plan::{Next, Observed, Plan, RECHECK, Step, is_finished, is_known, is_owned, is_suspended, plan};
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{Pod, PodSpec};
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::ResourceExt;
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{ObjectRef, Store, store};
 use kube::runtime::watcher;
-use kube::{Resource, ResourceExt};
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use tokio::sync::{OnceCell, watch};
 
-/// A TaskRun, or what is left of one that cannot be read.
-pub type Guarded = DeserializeGuard<TaskRun>;
+/// A TaskRun as it is kept.
+pub type Kept = Packed<TaskRun>;
 /// An Agent, or what is left of one that cannot be read: one must not stop the others' watch.
 pub type GuardedAgent = DeserializeGuard<Agent>;
 
@@ -30,9 +32,9 @@ const OLDER_VERSIONS: u32 = 64;
 #[derive(Clone)]
 pub struct Caches {
     /// Without markdown.
-    pub task_runs: Store<Guarded>,
+    pub task_runs: Store<Kept>,
     /// Without their pod template's containers.
-    pub jobs: Store<Job>,
+    pub jobs: Store<Packed<Job>>,
     /// As they are.
     pub agents: Store<GuardedAgent>,
     /// By task.
@@ -42,9 +44,20 @@ pub struct Caches {
 
 /// The ends of the copies that watches write to.
 pub struct Writers {
-    pub task_runs: Writer<Guarded>,
-    pub jobs: Writer<Job>,
+    pub task_runs: Writer<Kept>,
+    pub jobs: Writer<Packed<Job>>,
     pub agents: Writer<GuardedAgent>,
+}
+
+/// What the copies say of a TaskRun.
+pub enum Look {
+    /// There is nothing to do now; when to look again.
+    Settled(Next),
+    /// Nothing but a status of a run that goes on, under the resourceVersion of the copy: if that is not what the API
+    /// server has now, it refuses it.
+    Tell(Plan),
+    /// The API server is to be asked.
+    Ask,
 }
 
 impl Caches {
@@ -56,22 +69,21 @@ impl Caches {
         (caches, Writers { task_runs: task_runs_writer, jobs: jobs_writer, agents: agents_writer })
     }
 
-    /// When to look again, if the copies say that there is nothing to do now. A version that is not
-    /// recorded and waits for no other always has something to do, and so have a deletion and a history
-    /// that is too long.
-    pub async fn look(&self, task_run: &TaskRun, names: TaskNames) -> Option<Next> {
-        self.ready().await;
+    /// What is to be done. A version that is not recorded and waits for no other always has something to do, and so
+    /// have a deletion and a history that is too long.
+    pub fn look(&self, task_run: &TaskRun, names: TaskNames) -> Look {
         let is_started = task_run.present_run().or(task_run.run_waited_for()).is_some();
         let is_surplus = !task_run.surplus_runs().is_empty();
         // pods of an adopted Job are found only live, until they are labelled
         let runs = task_run.status.iter().flat_map(|status| &status.runs);
-        let is_adopted = runs.filter(|run| run.outcome.is_none()).any(|run| task_run.is_adopted(run));
+        let mut go_on = runs.filter(|run| run.outcome.is_none());
+        let is_adopted = go_on.clone().any(|run| task_run.is_adopted(run));
         let is_ending = task_run.metadata.deletion_timestamp.is_some();
         if !is_ending && self.waits_for_job_controller(task_run) {
-            return Some(Next::After(RECHECK));
+            return Look::Settled(Next::After(RECHECK));
         }
         if !is_started || is_adopted || is_surplus || is_ending {
-            return None;
+            return Look::Ask;
         }
         let observed = Observed {
             task_run: task_run.clone(),
@@ -88,12 +100,21 @@ impl Caches {
             now: now(),
         };
         let plan = plan(&observed);
-        plan.steps.is_empty().then_some(plan.next)
+        let is_status = |step: &Step| matches!(step, Step::PatchStatus(_) | Step::Publish(_));
+        // whether and how a run has ended is asked, and what Kueue holds
+        let goes_on = |job: &&Job| !is_finished(job) && job.metadata.deletion_timestamp.is_none();
+        let present = observed.job.as_ref().filter(goes_on).and_then(|job| job.metadata.uid.as_ref());
+        let is_plain = present.is_some() && go_on.all(|run| run.job_uid.as_ref() == present) && !is_suspended(task_run);
+        match plan.steps.as_slice() {
+            [] => Look::Settled(plan.next),
+            steps if is_plain && steps.iter().all(is_status) => Look::Tell(plan),
+            _ => Look::Ask,
+        }
     }
 
     /// Waits until every copy was filled once. One caller at a time waits for a store: it wakes only the
     /// one that asked last (kube-runtime 5.0 polls one oneshot receiver for all).
-    async fn ready(&self) {
+    pub async fn filled(&self) {
         let all = async || {
             // an error means that the watch has ended, and with it the reconciler
             let _ = self.jobs.wait_until_ready().await;
@@ -101,6 +122,11 @@ impl Caches {
             let _ = self.pods.ready.subscribe().wait_for(|ready| *ready).await;
         };
         self.ready.get_or_init(all).await;
+    }
+
+    /// Whether every copy was filled once.
+    pub fn are_filled(&self) -> bool {
+        self.ready.initialized()
     }
 
     /// Whether the version's Job has just been made, and nothing is left to do before the Job controller has seen it: what
@@ -119,7 +145,7 @@ impl Caches {
     pub fn job(&self, task_run: &TaskRun, version: u32) -> Option<Job> {
         let name = task_run.spec.run_id_of(version).to_string();
         let job = ObjectRef::new(&name).within(&task_run.namespace().unwrap_or_default());
-        self.jobs.get(&job).map(|job| (*job).clone())
+        self.jobs.get(&job)?.unpack().ok()
     }
 
     /// Jobs that this TaskRun owns, of other versions than its present one.
@@ -142,16 +168,14 @@ impl Caches {
     }
 
     /// TaskRuns that could start now that this Agent is there or has changed.
-    pub fn waiting_for(&self, agent: &GuardedAgent, default_agent: Option<&str>) -> Vec<ObjectRef<Guarded>> {
+    pub fn waiting_for(&self, agent: &GuardedAgent, default_agent: Option<&str>) -> Vec<ObjectRef<Kept>> {
         let name = agent.name_any();
         let is_default = default_agent == Some(&name);
-        let waits = |task_run: &TaskRun| {
-            let is_started = task_run.present_run().is_some();
-            task_run.namespace() == agent.namespace() && !is_started && (is_default || task_run.spec.agent_name == name)
-        };
-        let all = self.task_runs.state();
-        let waiting = all.iter().filter(|guarded| guarded.0.as_ref().is_ok_and(waits));
-        waiting.map(|guarded| ObjectRef::from_obj(&**guarded)).collect()
+        let is_named = |kept: &Kept| kept.unpack().is_ok_and(|task_run| task_run.spec.agent_name == name);
+        let mut waiting = self.task_runs.state();
+        waiting.retain(|kept| kept.namespace() == agent.namespace() && kept.gist().is_some_and(|gist| !gist.has_run));
+        let waiting = waiting.iter().filter(|kept| is_default || is_named(kept));
+        waiting.map(|kept| ObjectRef::from_obj(&**kept)).collect()
     }
 }
 
@@ -168,10 +192,11 @@ pub fn unquoted(error: &str) -> String {
 
 /// The TaskRun that a Job or pod belongs to, by its owner or else by its label: a pod may be orphaned, and an adopted
 /// Job has no owner of ours.
-pub fn task_run_of<K: Resource>(of: &K) -> Option<ObjectRef<Guarded>> {
-    let owner = of.owner_references().iter().find(|owner| owner.kind == "TaskRun").map(|owner| &owner.name);
-    let name = owner.or_else(|| of.labels().get(TASK_RUN_LABEL))?;
-    Some(ObjectRef::new(name).within(&of.namespace().unwrap_or_default()))
+pub fn task_run_of<K: Keep>(of: &Packed<K>) -> Option<ObjectRef<Kept>> {
+    let ObjectMeta { owner_references, labels, .. } = of.unpack_metadata().ok()?;
+    let owner = owner_references.into_iter().flatten().find(|owner| owner.kind == "TaskRun").map(|owner| owner.name);
+    let name = owner.or_else(|| labels?.remove(TASK_RUN_LABEL))?;
+    Some(ObjectRef::new(&name).within(&of.namespace().unwrap_or_default()))
 }
 
 /// Pods by namespace and task.
@@ -183,11 +208,11 @@ pub struct PodIndex {
     ready: watch::Sender<bool>,
 }
 
-type PodsByTask = HashMap<(String, String), HashMap<String, Pod>>;
+type PodsByTask = HashMap<(String, String), HashMap<String, Packed<Pod>>>;
 
 impl PodIndex {
     /// Takes note of what a watch of pods says.
-    pub fn apply(&self, event: &Result<watcher::Event<Pod>, watcher::Error>) {
+    pub fn apply(&self, event: &Result<watcher::Event<Packed<Pod>>, watcher::Error>) {
         let write = |map: &RwLock<PodsByTask>, change: &dyn Fn(&mut PodsByTask)| {
             change(&mut map.write().unwrap_or_else(PoisonError::into_inner));
         };
@@ -209,20 +234,20 @@ impl PodIndex {
     pub fn of_task(&self, task_run: &TaskRun) -> Vec<Pod> {
         let key = (task_run.namespace().unwrap_or_default(), task_run.spec.run_id().task());
         let pods = self.pods.read().unwrap_or_else(PoisonError::into_inner);
-        pods.get(&key).map(|pods| pods.values().cloned().collect()).unwrap_or_default()
+        pods.get(&key).into_iter().flat_map(HashMap::values).filter_map(|pod| pod.unpack().ok()).collect()
     }
 }
 
-fn key(pod: &Pod) -> (String, String) {
-    let task = pod.labels().get(TASK_LABEL).cloned();
+fn key(pod: &Packed<Pod>) -> (String, String) {
+    let task = pod.unpack_metadata().ok().and_then(|metadata| metadata.labels?.remove(TASK_LABEL));
     (pod.namespace().unwrap_or_default(), task.unwrap_or_default())
 }
 
-fn insert(map: &mut PodsByTask, pod: &Pod) {
+fn insert(map: &mut PodsByTask, pod: &Packed<Pod>) {
     map.entry(key(pod)).or_default().insert(pod.name_any(), pod.clone());
 }
 
-fn remove(map: &mut PodsByTask, pod: &Pod) {
+fn remove(map: &mut PodsByTask, pod: &Packed<Pod>) {
     let key = key(pod);
     if let Some(pods) = map.get_mut(&key) {
         pods.remove(&pod.name_any());
@@ -230,40 +255,4 @@ fn remove(map: &mut PodsByTask, pod: &Pod) {
             map.remove(&key);
         }
     }
-}
-
-/// Leaves out what no decision needs: the markdown above all, also in kubectl's own copy of it.
-pub fn prune_task_run(task_run: &mut Guarded) {
-    task_run.meta_mut().managed_fields = None;
-    if let Some(annotations) = &mut task_run.meta_mut().annotations {
-        annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
-    }
-    if let Ok(task_run) = &mut task_run.0 {
-        task_run.spec.markdown_files = Vec::new();
-        task_run.spec.env = Vec::new();
-    }
-}
-
-/// Leaves out what no decision needs: all of the template but its gates.
-pub fn prune_job(job: &mut Job) {
-    job.metadata.managed_fields = None;
-    if let Some(annotations) = &mut job.metadata.annotations {
-        annotations.retain(|key, _| key == QUEUE_ANNOTATION);
-    }
-    if let Some(pod) = job.spec.as_mut().and_then(|spec| spec.template.spec.as_mut()) {
-        keep_gates(pod);
-    }
-}
-
-/// Leaves out what no decision needs.
-pub fn prune_pod(pod: &mut Pod) {
-    pod.metadata.managed_fields = None;
-    pod.metadata.annotations = None;
-    if let Some(spec) = &mut pod.spec {
-        keep_gates(spec);
-    }
-}
-
-fn keep_gates(spec: &mut PodSpec) {
-    *spec = PodSpec { scheduling_gates: spec.scheduling_gates.take(), ..PodSpec::default() };
 }

@@ -1,6 +1,6 @@
 //! What the metrics are told of the reconciler's work. It decides nothing.
 
-use super::cache::Guarded;
+use super::cache::Kept;
 use super::{Context, Error};
 use crate::crd::{Outcome, RunStatus, TaskRun};
 use crate::metrics::{Failure, Seen};
@@ -14,14 +14,14 @@ use std::time::{Duration, Instant};
 
 impl Context {
     /// A word of the watch of TaskRuns, before the cache has it.
-    pub fn hear(&self, event: &Result<Event<Guarded>, watcher::Error>) {
+    pub fn hear(&self, event: &Result<Event<Kept>, watcher::Error>) {
         if let Ok(Event::Init) = event {
             self.versions.clear();
         }
         let Ok(event @ (Event::Apply(told) | Event::InitApply(told) | Event::Delete(told))) = event else { return };
-        let Ok(task_run) = &told.0 else { return };
-        let known = self.caches.task_runs.get(&ObjectRef::from_obj(told));
-        let news = self.versions.note(event, task_run, known.as_ref().and_then(|known| known.0.as_ref().ok()));
+        let Ok(task_run) = told.unpack() else { return };
+        let known = self.caches.task_runs.get(&ObjectRef::from_obj(told)).and_then(|known| known.unpack().ok());
+        let news = self.versions.note(event, &task_run, known.as_ref());
         if self.leadership.may_act() {
             self.metrics.runs.bumped(news.raised);
             if let Some(after) = news.runs_after {
@@ -31,7 +31,7 @@ impl Context {
     }
 
     /// A reconcile of this object is due.
-    pub fn due(&self, object: &ObjectRef<Guarded>) {
+    pub fn due(&self, object: &ObjectRef<Kept>) {
         self.queue.add(object.clone().erase(), Instant::now());
     }
 
@@ -80,10 +80,8 @@ impl Context {
     pub fn look(&self) -> Seen {
         let mut seen = Seen::waiting(self.queue.len());
         for task_run in self.caches.task_runs.state() {
-            match &task_run.0 {
-                Ok(task_run) => seen.add(Some(task_run.phase()), task_run.is_stalled()),
-                Err(_) => seen.add(None, false),
-            }
+            let gist = task_run.gist();
+            seen.add(gist.map(|gist| gist.phase), gist.is_some_and(|gist| gist.is_stalled));
         }
         seen
     }

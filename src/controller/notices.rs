@@ -1,10 +1,13 @@
-//! Events, told aside: nobody waits for one, and in a burst the runs go first.
+//! Events, told aside: nobody waits for one, and in a burst the runs go first, since each takes a turn after all
+//! reconciles that wait.
 
 use crate::client::ApiServer;
 use crate::crd::TaskRun;
 use crate::plan::Notice;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Resource;
+use std::sync::Arc;
+use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{Sender, channel};
 
 /// Most that wait. What comes then is only logged.
@@ -14,11 +17,13 @@ const MOST: usize = 10_000;
 pub struct Notices(Sender<(ObjectReference, Notice)>);
 
 impl Notices {
-    /// Tells of them until this is dropped.
-    pub fn new(api_server: ApiServer) -> Self {
+    /// Tells of them, each in its turn, until this is dropped.
+    pub fn new(api_server: ApiServer, turns: Arc<Semaphore>) -> Self {
         let (tell, mut told) = channel(MOST);
         tokio::spawn(async move {
             while let Some((regarding, notice)) = told.recv().await {
+                // none is given any more where the reconciler ends
+                let _turn = turns.acquire().await;
                 api_server.publish(&regarding, &notice).await;
             }
         });

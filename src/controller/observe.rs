@@ -15,19 +15,28 @@ use std::collections::BTreeSet;
 /// Everything that a plan may need, read live wherever it decides over creating, deleting, recording
 /// or releasing; none where the TaskRun is gone. The TaskRun is read first: what was recorded in it
 /// must be older than what is seen of its Jobs.
-pub async fn observe(ctx: &Context, cached: &TaskRun) -> Result<Option<Observed>, Error> {
+///
+/// At `first` a version that has no run, and no Job in the cache, is taken for one that has none: creating what is there
+/// is a conflict, and then they are read.
+pub async fn observe(ctx: &Context, cached: &TaskRun, first: bool) -> Result<Option<Observed>, Error> {
     let (namespace, name) = (cached.namespace().unwrap_or_default(), cached.name_any());
     let Some(task_run) = ctx.api_server.fetch::<TaskRun>(&namespace, &name).await? else {
         return Ok(None);
     };
-    let job = ctx.api_server.fetch::<Job>(&namespace, &task_run.present_job()).await?;
     let is_deleted = task_run.metadata.deletion_timestamp.is_some();
+    let is_recorded = task_run.present_run().is_some();
+    let is_held = task_run.spec.suspend == Some(true) || task_run.spec.cancel == Some(true);
+    let is_plain = !is_recorded && !is_deleted && !is_held && task_run.adoption().is_none();
+    let is_new = first && is_plain && ctx.caches.job(&task_run, task_run.spec.context_version).is_none();
+    let job = match is_new {
+        true => None,
+        false => ctx.api_server.fetch::<Job>(&namespace, &task_run.present_job()).await?,
+    };
     let adopted = match task_run.adoption().filter(|adoption| adoption.is_legal() && !is_deleted) {
         Some(adoption) => ctx.api_server.fetch::<Job>(&namespace, adoption.job).await?,
         None => None,
     };
-    let is_recorded = task_run.present_run().is_some();
-    let config_map = match (&job, is_recorded) {
+    let config_map = match (&job, is_recorded || is_new) {
         (None, false) => ctx.api_server.fetch_config_map(&namespace, &task_run.spec.run_id().to_string()).await?,
         _ => None,
     };

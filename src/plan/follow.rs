@@ -94,7 +94,7 @@ impl Observed {
 
     /// Protocol §5: what lets the recorded Job start, at once or when its queue says so; nothing where it
     /// may already.
-    fn release(&self, job: &Job) -> Vec<Step> {
+    pub(super) fn release(&self, job: &Job) -> Vec<Step> {
         let template = job.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
         let gates = template.and_then(|pod| pod.scheduling_gates.as_deref()).unwrap_or_default();
         let others: Vec<_> = gates.iter().filter(|gate| gate.name != RELEASE_GATE).collect();

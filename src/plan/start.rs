@@ -3,7 +3,9 @@
 use super::liveness::{has_ended, has_gate, is_alive, is_finished, is_foreign, is_gated, is_known, job_uid};
 use super::standing::Standing;
 use super::step::{Next, Plan, Step, delete_config_map, delete_job, delete_pod};
-use super::{CONTROLLER_UID_LABEL, MAX_JOB_BYTES, Observed, RECHECK, build_claim, build_config_map, build_job};
+use super::{
+    CONTROLLER_UID_LABEL, LOOK_AGAIN, MAX_JOB_BYTES, Observed, RECHECK, build_claim, build_config_map, build_job,
+};
 use crate::admission::{Subject, Violation, validate};
 use crate::crd::{Agent, TASK_RUN_UID_LABEL, reason};
 use k8s_openapi::api::batch::v1::Job;
@@ -116,8 +118,17 @@ impl Observed {
                 plan.steps.extend(self.label_foreign());
                 plan.after(self.delete_gated_orphans()).after(self.end_older())
             }
-            None => self.stand(&Standing::recorded(self, job), Next::Again),
+            None => self.record(job),
         }
+    }
+
+    /// Protocol §4 and, once that is written, §5: it stands on this Job as it is now, not on the TaskRun.
+    fn record(&self, job: &Job) -> Plan {
+        let release = if self.has_finalizer() { self.release(job) } else { vec![] };
+        let next = if release.is_empty() { Next::Again } else { Next::After(LOOK_AGAIN) };
+        let mut plan = self.stand(&Standing::recorded(self, job), next);
+        plan.steps.extend(release);
+        plan
     }
 
     /// What of earlier runs must end before this Job may be recorded.

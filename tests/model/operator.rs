@@ -69,6 +69,7 @@ impl Operator {
     pub fn act(self, world: &mut World, planner: &Planner, is_twin: bool, lags: bool) -> Self {
         match self {
             Self::Idle => world.task_run(is_twin).map_or(Self::Idle, |found| Self::ReadTaskRun(held(found.clone()))),
+            Self::ReadTaskRun(task_run) if lags => Self::ReadConfigMap(task_run, None),
             Self::ReadTaskRun(task_run) => {
                 let job = world.job_named(task_run.value.present_job()).copied();
                 Self::ReadJob(task_run, job.map(held))
@@ -108,6 +109,11 @@ impl Operator {
     /// Whether its next read is one that may be behind, and would then tell something else.
     pub fn may_lag(&self, world: &World) -> bool {
         match self {
+            // what a new version has already is not asked for, but found out when it is to be made
+            Self::ReadTaskRun(task_run) if is_plain(&task_run.value) => {
+                let version = task_run.value.version;
+                world.job_named(version).is_some() || world.config_maps.iter().any(|(of, _)| *of == version)
+            }
             Self::ReadJob(task_run, None) if task_run.value.present_run().is_none() => false,
             Self::ReadJob(task_run, _) | Self::ReadConfigMap(task_run, _) => {
                 other_jobs(world, &task_run.value, true).ne(other_jobs(world, &task_run.value, false))
@@ -166,6 +172,11 @@ impl Operator {
             other => other,
         }
     }
+}
+
+/// Whether it has nothing to do but to begin its version's run.
+fn is_plain(task_run: &TaskRun) -> bool {
+    task_run.present_run().is_none() && !task_run.deleting && !task_run.suspend && !task_run.cancel && !task_run.adopts
 }
 
 fn is_there_still(world: &World, task_run: &TaskRun, owner: u8) -> bool {

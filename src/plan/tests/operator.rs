@@ -146,6 +146,18 @@ impl Operator {
     }
 }
 
+/// One reconcile, cut off once a run is recorded.
+pub fn record(operator: &mut Operator, world: &mut World) {
+    operator.crash(world);
+    for _ in 0..20 {
+        if status(world).runs.is_empty() {
+            operator.act(world);
+        }
+    }
+    assert_eq!(status(world).runs.len(), 1);
+    operator.crash(world);
+}
+
 /// Where an object is not the TaskRun's, it is read again: only a predecessor's may be deleted.
 fn is_there_still(task_run: &TaskRun, job: Option<&Job>, config_map: Option<&ObjectMeta>, world: &World) -> bool {
     let is_ours = |found: &ObjectMeta| is_owned(found, &task_run.metadata);
