@@ -54,6 +54,7 @@ check: ## formatting, lints, documentation; duplicates, licences, sources and ad
 	cargo fmt --check
 	cargo fmt --check --manifest-path tests/fuzz/Cargo.toml
 	cargo clippy --all-targets --locked -- -D warnings
+	cargo clippy --test node --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items --locked
 	@$(MAKE) --no-print-directory deny
 	@$(MAKE) --no-print-directory fuzz FUZZ=-max_total_time=20

@@ -1,9 +1,8 @@
 //! The node, and the ways to install the operator on it, as README and docs/operations.md have them.
 
-use crate::support::{Cluster, Output, PATIENCE};
+use crate::support::{Cluster, Output};
 use serde_json::Value;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 
 /// The label that everything of the operator has.
 const OURS: &str = "app.kubernetes.io/name=taskrun-operator";

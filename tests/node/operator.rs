@@ -130,7 +130,8 @@ fn helm_installs_it_upgrades_it_while_an_agent_works_and_uninstalls_it() {
             helm.env(format!("HELM_{kind}_HOME"), node.cluster.file("helm"));
         }
         helm.args(["-n", "taskrun-system", "--timeout=90s"]).args(args);
-        Output::of(helm, "").ok()
+        let output = Output::of(helm, "");
+        assert!(output.ok, "{}{}", output.stderr, node.operators(&["describe", "pods"]).stdout);
     };
     let chart = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/chart");
     helm(&["install", "taskrun-operator", chart, "--create-namespace", "--wait"]);
