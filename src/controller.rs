@@ -27,6 +27,7 @@ use futures::{FutureExt, StreamExt, TryStreamExt};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
+use kube::Resource;
 use kube::core::DynamicObject;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::controller::{self, Action, Config, Controller};
@@ -389,8 +390,8 @@ impl Context {
 
     /// How long to wait for newer copies than ours of what was written last.
     fn wait_for_copies(&self, cached: &TaskRun) -> Option<Duration> {
-        let job = self.caches.job(cached, cached.spec.context_version);
-        let copies = [Some(&cached.metadata), job.as_ref().map(|job| &job.metadata)];
+        let job = self.caches.packed_job(cached, cached.spec.context_version);
+        let copies = [Some(&cached.metadata), job.as_ref().map(|job| job.meta())];
         copies.into_iter().flatten().find_map(|copy| self.written.wait_for(copy))
     }
 

@@ -79,7 +79,8 @@ impl Caches {
         let mut go_on = runs.filter(|run| run.outcome.is_none());
         let is_adopted = go_on.clone().any(|run| task_run.is_adopted(run));
         let is_ending = task_run.metadata.deletion_timestamp.is_some();
-        if !is_ending && self.waits_for_job_controller(task_run) {
+        let (job, other_jobs) = (self.job(task_run, task_run.spec.context_version), self.other_jobs(task_run));
+        if !is_ending && waits_for_job_controller(task_run, job.as_ref(), &other_jobs) {
             return Look::Settled(Next::After(RECHECK));
         }
         if !is_started || is_adopted || is_surplus || is_ending {
@@ -87,9 +88,9 @@ impl Caches {
         }
         let observed = Observed {
             task_run: task_run.clone(),
-            job: self.job(task_run, task_run.spec.context_version),
+            job,
             adopted: None,
-            other_jobs: self.other_jobs(task_run),
+            other_jobs,
             pods: self.pods.of_task(task_run),
             config_map: None,
             config_maps: None,
@@ -129,23 +130,15 @@ impl Caches {
         self.ready.initialized()
     }
 
-    /// Whether the version's Job has just been made, and nothing is left to do before the Job controller has seen it: what
-    /// that writes then wakes us. Should its event be missed, a live look follows when the Job is older.
-    fn waits_for_job_controller(&self, task_run: &TaskRun) -> bool {
-        let spec = &task_run.spec;
-        let is_held = spec.suspend == Some(true) || spec.cancel == Some(true);
-        let job = self.job(task_run, spec.context_version).filter(|job| is_owned(&job.metadata, &task_run.metadata));
-        !is_held
-            && task_run.present_run().is_none()
-            && job.is_some_and(|job| is_new(&job) && !is_known(&job) && job.metadata.deletion_timestamp.is_none())
-            && self.other_jobs(task_run).iter().all(is_finished)
-    }
-
     /// The Job of a version, by its name.
     pub fn job(&self, task_run: &TaskRun, version: u32) -> Option<Job> {
+        self.packed_job(task_run, version)?.unpack().ok()
+    }
+
+    /// The same as it is kept.
+    pub fn packed_job(&self, task_run: &TaskRun, version: u32) -> Option<Arc<Packed<Job>>> {
         let name = task_run.spec.run_id_of(version).to_string();
-        let job = ObjectRef::new(&name).within(&task_run.namespace().unwrap_or_default());
-        self.jobs.get(&job)?.unpack().ok()
+        self.jobs.get(&ObjectRef::new(&name).within(&task_run.namespace().unwrap_or_default()))
     }
 
     /// Jobs that this TaskRun owns, of other versions than its present one.
@@ -177,6 +170,16 @@ impl Caches {
         let waiting = waiting.iter().filter(|kept| is_default || is_named(kept));
         waiting.map(|kept| ObjectRef::from_obj(&**kept)).collect()
     }
+}
+
+/// Whether the version's Job has just been made, and nothing is left to do before the Job controller has seen it: what
+/// that writes then wakes us. Should its event be missed, a live look follows when the Job is older.
+fn waits_for_job_controller(task_run: &TaskRun, job: Option<&Job>, other_jobs: &[Job]) -> bool {
+    let job = job.filter(|job| is_owned(&job.metadata, &task_run.metadata));
+    !task_run.spec.is_held()
+        && task_run.present_run().is_none()
+        && job.is_some_and(|job| is_new(job) && !is_known(job) && job.metadata.deletion_timestamp.is_none())
+        && other_jobs.iter().all(is_finished)
 }
 
 /// Whether a Job is younger than the time after which it is looked at again.

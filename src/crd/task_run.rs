@@ -239,6 +239,12 @@ impl TaskRunSpec {
         RunId { service_name: self.service_name.clone(), task_id: self.task_id, version }
     }
 
+    /// Whether nothing may start: it is suspended or cancelled.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.suspend == Some(true) || self.cancel == Some(true)
+    }
+
     /// `historyLimit` or its default.
     #[must_use]
     pub fn history_limit(&self) -> usize {
