@@ -25,7 +25,8 @@ pub struct Body {
 }
 
 impl Body {
-    /// Reads one whose head says this length. It holds room for what has come, not for what was announced.
+    /// Reads one whose head says this length. Beyond what is free, it holds room for what has come, not for what was
+    /// announced.
     pub async fn read(mut payload: Payload, length: Option<usize>, metrics: Arc<Metrics>) -> Result<Self, Refused> {
         let mut body = Self { bytes: Vec::new(), taken: Vec::new(), metrics };
         let most = length.unwrap_or(MAX_REVIEW_BYTES);
@@ -48,7 +49,7 @@ impl Body {
             return Err(Refused::TooLarge);
         }
         if length > held {
-            let capacity = (2 * held).clamp(length, most);
+            let capacity = (2 * held).max(FREE).clamp(length, most);
             let more = beyond_free(capacity) - beyond_free(held);
             if more > 0 {
                 self.taken.push(budget.try_acquire_many(more).map_err(|_| Refused::Memory)?);
