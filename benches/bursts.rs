@@ -5,7 +5,7 @@
 
 use crate::machine::{self, Process};
 use crate::report::{Figures, Table, quantile};
-use crate::{Plan, support};
+use crate::{Plan, reviews, support};
 use futures::stream::{self, StreamExt};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -235,8 +235,7 @@ async fn create(
 
 /// One that was judged and has its version.
 pub fn task_run(id: u32, markdown: usize) -> TaskRun {
-    let text = "Read the design first, then change the cart.\n".repeat(markdown / 45 + 1);
-    let mut object = support::task_run(id, &[("task.md", text.get(..markdown).unwrap_or_default())]);
+    let mut object = support::task_run(id, &[("task.md", &reviews::markdown(markdown))]);
     object["metadata"]["labels"] = json!({"task-id": id.to_string(), "service-name": "svc"});
     object["metadata"]["annotations"] = json!({"orchestrator.io/context-changed-by": "kubernetes-admin"});
     object["metadata"]["finalizers"] = json!(["orchestrator.io/run-cleanup"]);

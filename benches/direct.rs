@@ -45,7 +45,13 @@ pub fn run(plan: &Plan) -> Vec<Table> {
     tables
 }
 
-fn start(plan: &Plan, name: &'static str, folder: &Path, ca: &[u8]) -> Side {
+fn side(plan: &Plan, name: &'static str, folder: &Path, ca: &[u8]) -> Side {
+    let (process, address) = start(plan, name, Some(machine::SERVER), folder);
+    Side { name, process, target: Target::new(address, ca) }
+}
+
+/// Starts one of them, on one core where that is given, and tells where it listens.
+pub fn start(plan: &Plan, name: &str, core: Option<usize>, folder: &Path) -> (Process, SocketAddr) {
     let address = SocketAddr::from(([127, 0, 0, 1], support::free_port()));
     let mut command = match name {
         "Go" => Command::new(&plan.peer),
@@ -55,14 +61,14 @@ fn start(plan: &Plan, name: &'static str, folder: &Path, ca: &[u8]) -> Side {
         "Go" => command.args(["webhook", "--addr", &address.to_string(), "--cert-dir"]).arg(folder),
         _ => command.args(["serve", name, &address.to_string()]).arg(folder),
     };
-    let process = Process::start(Some(machine::SERVER), &command);
+    let process = Process::start(core, &command);
     process.wait_for(address);
-    Side { name, process, target: Target::new(address, ca) }
+    (process, address)
 }
 
 fn of_kind(plan: &Plan, kind: Kind, folder: &Path, ca: &[u8]) -> Table {
     let requests = kind.requests();
-    let sides: Vec<Side> = SIDES.iter().map(|name| start(plan, name, folder, ca)).collect();
+    let sides: Vec<Side> = SIDES.iter().map(|name| side(plan, name, folder, ca)).collect();
     let mut measured: Vec<Measured> = sides.iter().map(|_| Measured::default()).collect();
     for side in &sides {
         load::closed(&side.target, &requests, plan.seconds(1.0));
@@ -115,7 +121,7 @@ fn over_many(plan: &Plan, folder: &Path, ca: &[u8]) -> Table {
     let kind = KINDS[1];
     let requests = kind.requests();
     let many = if plan.is_quick { 100_000 } else { 1_000_000 };
-    let side = start(plan, "ours", folder, ca);
+    let side = side(plan, "ours", folder, ca);
     let mut table =
         Table::new(&format!("Memory over {many} reviews ({})", kind.name), "reviews", &["RSS MiB", "peak MiB"]);
     let mut done = 0;

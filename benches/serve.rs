@@ -19,9 +19,6 @@ use taskrun_operator::{telemetry, webhook};
 
 /// As many as the webhook has.
 const WORKERS: usize = 8;
-/// What the floor answers to every review.
-const ANSWER: &str = r#"{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","response":{"allowed":true,"uid":"705ab4f5-6393-11e8-b7cc-42010a800002"}}"#;
-
 /// Which.
 #[derive(Clone, Copy, ValueEnum)]
 pub enum Side {
@@ -59,12 +56,12 @@ async fn ours(address: SocketAddr, certificate: &Path) -> std::io::Result<()> {
     server::webhook(address, tls::config(served, None), state)?.await
 }
 
-/// Reads the body, and answers always the same.
+/// Reads the body, and lets all through.
 async fn floor(address: SocketAddr, certificate: &Path) -> std::io::Result<()> {
     let chain = CertificateDer::pem_file_iter(certificate.join("tls.crt")).expect("a file").flatten().collect();
     let key = PrivateKeyDer::from_pem_file(certificate.join("tls.key")).expect("a key");
     let tls = ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key).expect("a certificate");
-    let echo = async |_: Bytes| HttpResponse::Ok().content_type("application/json").body(ANSWER);
+    let echo = async |review: Bytes| HttpResponse::Ok().content_type("application/json").body(allowed(&review));
     let app = move || App::new().app_data(PayloadConfig::new(MAX_REVIEW_BYTES)).default_service(web::post().to(echo));
     HttpServer::new(app)
         .workers(WORKERS)
@@ -73,4 +70,14 @@ async fn floor(address: SocketAddr, certificate: &Path) -> std::io::Result<()> {
         .bind_rustls_0_23(address, tls)?
         .run()
         .await
+}
+
+/// The answer to a review, of which only its uid is looked for.
+fn allowed(review: &[u8]) -> String {
+    const UID: &[u8] = b"\"uid\":\"";
+    let uid = review.windows(UID.len()).position(|window| window == UID).map_or(0, |place| place + UID.len());
+    let uid = String::from_utf8_lossy(review.get(uid..uid + 36).unwrap_or_default());
+    format!(
+        r#"{{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","response":{{"allowed":true,"uid":"{uid}"}}}}"#
+    )
 }

@@ -1,22 +1,21 @@
-//! Writes through the API server: with no webhook, with policies in CEL of what CEL can express, with the webhook in Go,
-//! and with ours. Each side has a namespace of one cluster, so that one write follows the other.
+//! Writes through the API server: with no webhook, with policies in CEL of what CEL can express, with a webhook that
+//! reads reviews and lets all through, with the one in Go, and with ours. Each side has a namespace of one cluster, so that one write follows the other.
 
-use crate::machine::Process;
 use crate::report::{Figures, Table, quantile};
-use crate::{Plan, direct, support};
+use crate::{Plan, direct, reviews, support};
 use futures::future::join_all;
 use kube::Api;
 use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
-use std::net::SocketAddr;
-use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use support::{Cluster, Operator};
 use tokio::runtime::Runtime;
 
 /// Those that are compared.
-const SIDES: [&str; 4] = ["none", "policy", "Go", "ours"];
+const SIDES: [&str; 5] = ["none", "policy", "floor", "Go", "ours"];
+/// Those that leave the version to the writer.
+const UNVERSIONED: [&str; 2] = ["none", "floor"];
 /// Beside one alone.
 const WRITERS: [usize; 2] = [8, MOST_WRITERS];
 const MOST_WRITERS: usize = 32;
@@ -28,6 +27,7 @@ struct Side {
     name: &'static str,
     /// Of each, where nobody else counts.
     versions: Vec<AtomicU64>,
+    markdown: String,
     api: Api<DynamicObject>,
 }
 
@@ -38,25 +38,24 @@ pub fn run(plan: &Plan) -> Vec<Table> {
     // it reconciles nothing of what is written here
     let _operator = Operator::start(&cluster, &["--namespace=nowhere", "--log=warn"]);
     let select = |side: &str| json!({"matchLabels": {"bench": side}});
-    let peer_address = SocketAddr::from(([127, 0, 0, 1], support::free_port()));
     let folder = plan.folder.join("certificate");
     let ca = direct::certificate(&folder, "127.0.0.1");
-    let mut command = Command::new(&plan.peer);
-    command.args(["webhook", "--addr", &peer_address.to_string(), "--cert-dir"]).arg(&folder);
-    let peer = Process::start(None, &command);
-    peer.wait_for(peer_address);
+    let others = ["floor", "Go"].map(|side| (side, direct::start(plan, side, None, &folder)));
     for kind in ["mutating", "validating"] {
-        let kind = format!("{kind}webhookconfiguration");
-        let ours = cluster.kubectl(&["get", &kind, "taskrun-operator", "-o", "json"]).ok();
-        let mut ours: Value = serde_json::from_str(&ours).expect("JSON");
-        let path = if kind.starts_with('m') { "mutate" } else { "validate" };
+        let configuration = format!("{kind}webhookconfiguration");
+        let ours = cluster.kubectl(&["get", &configuration, "taskrun-operator", "-o", "json"]).ok();
+        let ours: Value = serde_json::from_str(&ours).expect("JSON");
+        let path = if kind == "mutating" { "mutate" } else { "validate" };
         let patch = json!([{"op": "add", "path": "/webhooks/0/namespaceSelector", "value": select("ours")}]);
-        cluster.kubectl(&["patch", &kind, "taskrun-operator", "--type=json", "-p", &patch.to_string()]).ok();
-        ours["metadata"] = json!({"name": "bench-peer"});
-        let webhook = &mut ours["webhooks"][0];
-        webhook["namespaceSelector"] = select("Go");
-        webhook["clientConfig"] = json!({"url": format!("https://{peer_address}/{path}"), "caBundle": ca});
-        cluster.kubectl_on(&["create"], &ours).ok();
+        cluster.kubectl(&["patch", &configuration, "taskrun-operator", "--type=json", "-p", &patch.to_string()]).ok();
+        for (side, (_, address)) in &others {
+            let mut other = ours.clone();
+            other["metadata"] = json!({"name": format!("bench-{}", side.to_lowercase())});
+            let webhook = &mut other["webhooks"][0];
+            webhook["namespaceSelector"] = select(side);
+            webhook["clientConfig"] = json!({"url": format!("https://{address}/{path}"), "caBundle": ca});
+            cluster.kubectl_on(&["create"], &other).ok();
+        }
     }
     cluster.kubectl(&["apply", "-f", concat!(env!("CARGO_MANIFEST_DIR"), "/benches/peers/policy.yaml")]).ok();
     let runtime = Runtime::new().expect("a runtime");
@@ -68,7 +67,8 @@ pub fn run(plan: &Plan) -> Vec<Table> {
             json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": labels}});
         cluster.kubectl_on(&["create"], &object).ok();
         let versions = (0..MOST_WRITERS).map(|_| AtomicU64::new(1)).collect();
-        Side { name, versions, api: Api::namespaced_with(client.clone(), &namespace, &support::task_run_resource()) }
+        let api = Api::namespaced_with(client.clone(), &namespace, &support::task_run_resource());
+        Side { name, versions, markdown: reviews::markdown(MARKDOWN), api }
     });
     // the API server takes a moment to know of configurations
     std::thread::sleep(Duration::from_secs(3));
@@ -152,7 +152,7 @@ impl Side {
     async fn create(&self, writer: usize) {
         let id = u32::try_from(writer).expect("a few") + 1;
         let mut object = support::task_run(id, &[("task.md", "do it")]);
-        if self.name == "none" {
+        if UNVERSIONED.contains(&self.name) {
             object["spec"]["contextVersion"] = json!(1);
         }
         let object = serde_json::from_value(object).expect("an object");
@@ -163,10 +163,9 @@ impl Side {
     /// Changes its context, and tells how many seconds that took.
     async fn write(&self, writer: usize, number: usize) -> f64 {
         let name = format!("task-{}", writer + 1);
-        let mut text = format!("{number}: read the design first, then change the cart.\n").repeat(MARKDOWN / 45);
-        text.truncate(MARKDOWN);
+        let text = format!("{number}: {}", self.markdown);
         let mut patch = json!({"spec": {"markdownFiles": support::markdown(&[("task.md", &text)])}});
-        if self.name == "none" {
+        if UNVERSIONED.contains(&self.name) {
             patch["spec"]["contextVersion"] = json!(self.versions[writer].fetch_add(1, Ordering::Relaxed) + 1);
         }
         let began = Instant::now();
