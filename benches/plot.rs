@@ -11,7 +11,7 @@ const BOTTOM: f64 = 210.0;
 const STYLE: &str = "text{font:12px sans-serif;fill:#333}.t{font-weight:bold;font-size:13px}.g{stroke:#8884}\
                      @media(prefers-color-scheme:dark){text{fill:#ccc}}";
 /// Told apart on white and on black, also by those who see fewer colours.
-const COLOURS: [&str; 5] = ["#3b82c4", "#e07b00", "#2a9d6f", "#c2549d", "#8a7f00"];
+const COLOURS: [&str; 6] = ["#3b82c4", "#e07b00", "#2a9d6f", "#c2549d", "#8a7f00", "#7a6cc4"];
 
 /// What is drawn of tables whose titles begin so: this column, and nothing else.
 pub struct Plot {
