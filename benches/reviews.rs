@@ -70,8 +70,8 @@ impl Kind {
         }
         if self.is_update {
             let last = &mut new["spec"]["markdownFiles"][files - 1]["content"];
-            let longer = last.as_str().expect("text").replacen('t', "T", 1);
-            *last = json!(longer);
+            let changed = last.as_str().expect("text").replacen('t', "T", 1);
+            *last = json!(changed);
             if is_mutated {
                 new["spec"]["contextVersion"] = json!(2);
             }

@@ -19,6 +19,7 @@ use taskrun_operator::{telemetry, webhook};
 
 /// As many as the webhook has.
 const WORKERS: usize = 8;
+
 /// Which.
 #[derive(Clone, Copy, ValueEnum)]
 pub enum Side {

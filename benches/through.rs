@@ -1,5 +1,6 @@
 //! Writes through the API server: with no webhook, with policies in CEL of what CEL can express, with a webhook that
-//! reads reviews and lets all through, with the one in Go, and with ours. Each side has a namespace of one cluster, so that one write follows the other.
+//! reads reviews and lets all through, with the one in Go, and with ours. Each side has a namespace of one cluster, so
+//! that one write follows the other.
 
 use crate::report::{Figures, Table, quantile};
 use crate::{Plan, direct, reviews, support};
@@ -27,6 +28,7 @@ struct Side {
     name: &'static str,
     /// Of each, where nobody else counts.
     versions: Vec<AtomicU64>,
+    /// What each write begins anew.
     markdown: String,
     api: Api<DynamicObject>,
 }

@@ -26,7 +26,7 @@ pub async fn observe(ctx: &Context, cached: &TaskRun, first: bool) -> Result<Opt
     let is_deleted = task_run.metadata.deletion_timestamp.is_some();
     let is_recorded = task_run.present_run().is_some();
     let is_plain = !is_recorded && !is_deleted && !task_run.spec.is_held() && task_run.adoption().is_none();
-    let is_new = first && is_plain && ctx.caches.job(&task_run, task_run.spec.context_version).is_none();
+    let is_new = first && is_plain && ctx.caches.packed_job(&task_run, task_run.spec.context_version).is_none();
     let job = match is_new {
         true => None,
         false => ctx.api_server.fetch::<Job>(&namespace, &task_run.present_job()).await?,
