@@ -22,7 +22,7 @@ use plot::Plot;
 use report::Table;
 use serde_json::json;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Measures the operator beside its peers and its limits
@@ -36,7 +36,7 @@ struct Arguments {
 
 #[derive(Args)]
 struct Wanted {
-    /// Minutes instead of an hour
+    /// Minutes instead of an hour and a half
     #[arg(long)]
     quick: bool,
 
@@ -123,7 +123,7 @@ fn main() {
     }
     let plan = Plan {
         is_quick: wanted.quick,
-        rounds: if wanted.quick { 3 } else { 7 },
+        rounds: if wanted.quick { 3 } else { 5 },
         only: wanted.only,
         folder: std::env::temp_dir().join(format!("taskrun-bench-{}", std::process::id())),
         peer: support::build("peer").join("peer"),
@@ -132,24 +132,31 @@ fn main() {
     for part in Part::value_variants() {
         if wanted.parts.is_empty() || wanted.parts.contains(part) {
             tables.extend(part.measure(&plan));
+            keep(&wanted.out, &plan, &tables);
         }
     }
-    let markdown: Vec<String> = tables.iter().map(Table::markdown).collect();
-    let markdown = markdown.join("\n");
-    println!("{markdown}");
+    println!("{}", markdown(&tables));
+    let _ = std::fs::remove_dir_all(&plan.folder);
+}
+
+/// Writes what there is so far: a run takes long, and may be ended before it is over.
+fn keep(out: &Path, plan: &Plan, tables: &[Table]) {
     let json = json!({
         "machine": machine::describe(), "rounds": plan.rounds,
         "tables": tables.iter().map(Table::json).collect::<Vec<_>>(),
     });
-    std::fs::create_dir_all(&wanted.out).expect("a folder");
-    std::fs::write(wanted.out.join("results.md"), markdown).expect("a file");
-    std::fs::write(wanted.out.join("results.json"), format!("{json:#}\n")).expect("a file");
+    std::fs::create_dir_all(out).expect("a folder");
+    std::fs::write(out.join("results.md"), markdown(tables)).expect("a file");
+    std::fs::write(out.join("results.json"), format!("{json:#}\n")).expect("a file");
     for plot in &PLOTS {
-        if let Some(svg) = plot::svg(plot, &tables) {
-            std::fs::write(wanted.out.join(plot.file), svg).expect("a file");
+        if let Some(svg) = plot::svg(plot, tables) {
+            std::fs::write(out.join(plot.file), svg).expect("a file");
         }
     }
-    let _ = std::fs::remove_dir_all(&plan.folder);
+}
+
+fn markdown(tables: &[Table]) -> String {
+    tables.iter().map(Table::markdown).collect::<Vec<_>>().join("\n")
 }
 
 impl Part {

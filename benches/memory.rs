@@ -20,7 +20,7 @@ const KIB: f64 = 1024.0;
 /// The longest that anything may take.
 const LONGEST: Duration = Duration::from_mins(5);
 /// Starts of each, of which the median counts.
-const STARTS: usize = 5;
+const STARTS: usize = 3;
 
 /// All of it.
 pub fn run(plan: &Plan) -> Vec<Table> {
