@@ -277,28 +277,30 @@ async fn live(client: Client, agent: &Agent, task_run: TaskRun) {
     .await;
 }
 
-/// The status of a TaskRun with one run.
+/// The status of a TaskRun with one run, as the operator writes it: it finds nothing to mend in one that has ended.
 pub fn status(job: &str, uid: &str, now: &str, phase: &str, outcome: Option<&str>) -> Value {
+    let (is_over, message) = (outcome.is_some(), format!("Job {job}: {phase}"));
     let condition = |kind: &str, is_so: bool| {
-        let status = if is_so { "True" } else { "False" };
+        let (status, reason, message) = if is_so { ("True", phase, &*message) } else { ("False", "AsExpected", "") };
         json!({
-            "type": kind, "status": status, "reason": phase, "message": "", "lastTransitionTime": now, "observedGeneration": 1,
+            "type": kind, "status": status, "reason": reason, "message": message, "lastTransitionTime": now,
+            "observedGeneration": 1,
         })
     };
     let mut run = json!({
-        "contextVersion": 1, "jobName": job, "jobUid": uid, "startTime": now, "attempts": 1, "changedBy": "kubernetes-admin",
+        "contextVersion": 1, "jobName": job, "jobUid": uid, "startTime": now, "attempts": 1, "message": message,
+        "changedBy": "kubernetes-admin",
     });
     if let Some(outcome) = outcome {
         run["outcome"] = json!(outcome);
         run["completionTime"] = json!(now);
     }
-    let is_over = outcome.is_some();
     json!({"status": {
-        "phase": phase, "jobName": job, "attempts": 1, "lastUpdated": now, "contextVersion": 1, "observedGeneration": 1,
-        "startTime": now, "completionTime": outcome.map(|_| now), "runs": [run],
+        "phase": phase, "jobName": job, "attempts": 1, "message": message, "lastUpdated": now, "contextVersion": 1,
+        "observedGeneration": 1, "startTime": now, "completionTime": outcome.map(|_| now), "runs": [run],
         "conditions": [
-            condition("Complete", is_over), condition("Failed", false), condition("Reconciling", !is_over),
-            condition("Stalled", false), condition("Suspended", false),
+            condition("Complete", is_over), condition("Failed", false), condition("Suspended", false),
+            condition("Reconciling", !is_over), condition("Stalled", false),
         ],
     }})
 }
