@@ -264,7 +264,9 @@ async fn reconcile_task_run(cached: &TaskRun, ctx: &Context) -> Result<Next, Err
             return Ok(Next::Wait);
         };
         let version = observed.task_run.metadata.resource_version.clone();
-        observed.refused = refused.take().filter(|(of, _)| *of == version).map(|(_, refusal)| refusal);
+        // a Job that is there was not refused, whatever was: the API server says so before it looks
+        let refused_now = refused.take().filter(|(of, _)| *of == version && observed.job.is_none());
+        observed.refused = refused_now.map(|(_, refusal)| refusal);
         let plan = plan(&observed);
         match execute(ctx, &observed.task_run, &plan, began).await {
             Ok(()) if plan.next == Next::Again => {}

@@ -4,7 +4,9 @@ use super::Context;
 use crate::client::Error;
 use crate::clock::now;
 use crate::crd::{Agent, RunStatus, TASK_RUN_UID_LABEL, TaskRun, TaskRunSpec};
-use crate::plan::{Observed, is_finished, is_foreign, is_owned, is_queued, is_suspended, pods_of_job, task_selector};
+use crate::plan::{
+    Observed, build_job, is_finished, is_foreign, is_owned, is_queued, is_suspended, pods_of_job, task_selector,
+};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -16,8 +18,8 @@ use std::collections::BTreeSet;
 /// or releasing; none where the TaskRun is gone. The TaskRun is read first: what was recorded in it
 /// must be older than what is seen of its Jobs.
 ///
-/// At `first` a version that has no run, and no Job in the cache, is taken for one that has none: creating what is there
-/// is a conflict, and then they are read.
+/// At `first` a version that has no run, and no Job in the cache, is taken for one that has none if it can be run: creating
+/// what is there is a conflict, and then they are read. Not while an older run goes on, which would be ended by then.
 pub async fn observe(ctx: &Context, cached: &TaskRun, first: bool) -> Result<Option<Observed>, Error> {
     let (namespace, name) = (cached.namespace().unwrap_or_default(), cached.name_any());
     let Some(task_run) = ctx.api_server.fetch::<TaskRun>(&namespace, &name).await? else {
@@ -26,7 +28,8 @@ pub async fn observe(ctx: &Context, cached: &TaskRun, first: bool) -> Result<Opt
     let is_deleted = task_run.metadata.deletion_timestamp.is_some();
     let is_recorded = task_run.present_run().is_some();
     let is_plain = !is_recorded && !is_deleted && !task_run.spec.is_held() && task_run.adoption().is_none();
-    let is_new = first && is_plain && ctx.caches.packed_job(&task_run, task_run.spec.context_version).is_none();
+    let has_job = ctx.caches.packed_job(&task_run, task_run.spec.context_version).is_some();
+    let is_new = first && is_plain && !goes_on(&task_run) && !has_job && can_run(ctx, &task_run);
     let job = match is_new {
         true => None,
         false => ctx.api_server.fetch::<Job>(&namespace, &task_run.present_job()).await?,
@@ -69,15 +72,29 @@ pub async fn observe(ctx: &Context, cached: &TaskRun, first: bool) -> Result<Opt
     }))
 }
 
+/// Whether a run of any version has no end yet.
+fn goes_on(task_run: &TaskRun) -> bool {
+    task_run.status.iter().flat_map(|status| &status.runs).any(|run| run.outcome.is_none())
+}
+
+/// Whether a Job can be made of it now.
+fn can_run(ctx: &Context, task_run: &TaskRun) -> bool {
+    agent(ctx, task_run).is_some_and(|agent| agent.is_ok_and(|agent| build_job(task_run, &agent).is_ok()))
+}
+
 /// Jobs other than the present version's: all of the task where a run may begin or all must be found, else
-/// what the cache has. Those that may have pods are recorded, so they are read live in any case, by their
-/// names: a label can be taken away.
+/// what the cache has, if all of it has ended. Those that may have pods are recorded, so they are read live in
+/// any case, by their names: a label can be taken away.
 async fn other_jobs(ctx: &Context, task_run: &TaskRun, is_surplus: bool) -> Result<Vec<Job>, Error> {
     let (present, run) = (task_run.present_job(), task_run.spec.run_id());
-    let is_live = task_run.present_run().is_none() || is_surplus || task_run.metadata.deletion_timestamp.is_some();
-    let mut jobs = match is_live {
-        true => ctx.jobs.of_task(&ctx.api_server, &task_run.namespace().unwrap_or_default(), &run).await?,
-        false => ctx.caches.other_jobs(task_run),
+    let is_asked = task_run.present_run().is_none() || is_surplus || task_run.metadata.deletion_timestamp.is_some();
+    let copies = if is_asked { None } else { Some(ctx.caches.other_jobs(task_run)) };
+    // a copy that says that a Job goes on may be old, and the Job would be ended for it
+    let copies = copies.filter(|jobs| jobs.iter().all(is_finished));
+    let is_live = copies.is_none();
+    let mut jobs = match copies {
+        Some(jobs) => jobs,
+        None => ctx.jobs.of_task(&ctx.api_server, &task_run.namespace().unwrap_or_default(), &run).await?,
     };
     jobs.retain(|job| job.name_any() != present);
     // one that was adopted may have been made again by whom it belonged to

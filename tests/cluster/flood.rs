@@ -108,7 +108,7 @@ async fn a_review_that_was_shed_is_asked_again_by_the_api_server() {
     let ns = cluster.namespace(&json!({}));
     let port = Port::of(&cluster);
     let shed = |metrics: &str| metric(metrics, "refused_total{reason=\"memory\"}");
-    // bodies that lack their last byte take all of the budget but 64 KiB
+    // bodies that lack their last byte take all of the budget but 168 KiB
     let mut held = vec![];
     for lengths in [[7 * MIB; 9].as_slice(), &[MIB, MIB / 4, MIB / 4, MIB / 4]] {
         held.extend(futures::future::join_all(lengths.iter().map(|length| hold(&port, *length))).await);

@@ -287,6 +287,22 @@ fn a_job_of_somebody_else_is_not_taken_over() {
 }
 
 #[test]
+fn a_run_goes_on_where_the_next_version_cannot_start() {
+    let ns = until_told();
+    ns.create(&task_run(1, &[("task.md", "do it")])).ok();
+    ns.wait_phase(TASK, 1, "Running");
+    let mine =
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "svc-1-v2"}, "data": {"mine": "1"}});
+    ns.create(&mine).ok();
+    ns.merge(TASK, &json!({"spec": {"markdownFiles": markdown(&[("task.md", "do more")])}})).ok();
+    ns.wait(TASK, "stalled", |task| condition_reason(task, "Stalled") == "NameConflict");
+    let job = ns.get("job/svc-1-v1");
+    assert_eq!(job["metadata"]["deletionTimestamp"], json!(null), "it was ended for one that cannot start");
+    ns.kubectl(&["delete", "configmap", "svc-1-v2"]).ok();
+    ns.wait_phase(TASK, 2, "Running");
+}
+
+#[test]
 fn a_pod_that_cannot_start_is_told() {
     let ns = Cluster::shared().namespace(&json!({"kwok.test/stuck": "ImagePullBackOff"}));
     ns.create(&task_run(1, &[("task.md", "do it")])).ok();
