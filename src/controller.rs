@@ -11,6 +11,7 @@ mod notices;
 mod observe;
 mod packed;
 mod queue;
+mod turns;
 mod versions;
 mod written;
 
@@ -41,8 +42,10 @@ use std::collections::HashMap;
 use std::future::{Future, Ready, ready};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
+use tokio::sync::mpsc::UnboundedReceiver;
 use tracing::Instrument;
+use turns::Turns;
 use versions::Versions;
 use written::Written;
 
@@ -79,7 +82,7 @@ struct Context {
     written: Written,
     queue: Queue,
     versions: Versions,
-    turns: Arc<Semaphore>,
+    turns: Turns,
     passed_over: Notify,
     jobs: Lists<Job>,
     pods: Lists<Pod>,
@@ -104,7 +107,7 @@ pub async fn run(
     let (caches, writers) = Caches::new();
     let watch = watcher::Config::default().page_size(PAGE_SIZE).timeout(WATCH_SECONDS);
     let ours = watch.clone().labels(TASK_LABEL);
-    let ctx = Context::new(api_server.clone(), caches.clone(), settings, metrics, leadership);
+    let (ctx, called) = Context::new(api_server.clone(), caches.clone(), settings, metrics, leadership);
     let [heard, of_task_runs, of_jobs, of_pods, of_agents, ended_with, ending] = std::array::from_fn(|_| ctx.clone());
     let task_runs = watcher(api_server.api::<Kept>(namespace), watch.clone())
         .default_backoff()
@@ -130,6 +133,7 @@ pub async fn run(
         // would wait for all others
         .with_config(Config::default().concurrency(0))
         .reconcile_on(passed_over(ctx.clone()))
+        .reconcile_on(turns::calls(called))
         .watches_stream(jobs, move |job| cache::task_run_of(&job).inspect(|object| of_jobs.due(object)))
         .watches_stream(pods, move |pod| cache::task_run_of(&pod).inspect(|object| of_pods.due(object)))
         .watches_stream(agents, move |agent: GuardedAgent| {
@@ -203,25 +207,32 @@ fn passed_over(ctx: Arc<Context>) -> impl Stream<Item = ObjectRef<Kept>> + Send 
 
 async fn reconcile(task_run: Arc<Kept>, ctx: Arc<Context>) -> Result<Action, Error> {
     let object = ObjectRef::from_obj(&*task_run);
+    let turn = ctx.turns.of(&object);
     if !ctx.leadership.may_begin() || !ctx.caches.are_filled() {
         return Ok(ctx.pass_over(&object.erase()));
     }
     let started = Instant::now();
-    if let Ok(Look::Settled(next)) = task_run.unpack().map(|cached| ctx.look_at_copies(&cached)) {
+    let looked = task_run.unpack().map(|cached| (ctx.look_at_copies(&cached), cached)).ok();
+    if let Some((Look::Settled(next), _)) = looked {
         let object = object.erase();
         ctx.begin(&object);
         ctx.forget_failures(&object);
         ctx.end(object, &Ok(next), started.elapsed());
         return Ok(next.into());
     }
-    let Ok(_turn) = ctx.turns.acquire().await else { return Ok(Action::await_change()) };
-    // it may have changed meanwhile
-    let task_run = ctx.caches.task_runs.get(&object).unwrap_or(task_run);
-    // many wait for their turn: what they need only then is not part of them
-    Box::pin(reconcile_in_turn(object.erase(), &task_run, &ctx)).await
+    match turn.or_else(|| ctx.turns.take(&object)) {
+        Some(_turn) => Box::pin(reconcile_in_turn(object.erase(), &task_run, looked, &ctx)).await,
+        // it is called when its turn has come
+        None => Ok(Action::await_change()),
+    }
 }
 
-async fn reconcile_in_turn(object: ObjectRef<DynamicObject>, task_run: &Kept, ctx: &Context) -> Result<Action, Error> {
+async fn reconcile_in_turn(
+    object: ObjectRef<DynamicObject>,
+    task_run: &Kept,
+    looked: Option<(Look, TaskRun)>,
+    ctx: &Context,
+) -> Result<Action, Error> {
     let started = Instant::now();
     ctx.begin(&object);
     let result = tokio::select! {
@@ -229,11 +240,10 @@ async fn reconcile_in_turn(object: ObjectRef<DynamicObject>, task_run: &Kept, ct
         // a call that hangs must not be sent later
         () = ctx.leadership.lost() => return Ok(ctx.pass_over(&object)),
         result = async {
-            let Ok(cached) = task_run.unpack() else { return reconcile_unreadable(task_run, ctx).await };
-            match ctx.look_at_copies(&cached) {
-                Look::Settled(next) => Ok(next),
-                Look::Tell(plan) => tell(&cached, &plan, ctx).await,
-                Look::Ask => reconcile_task_run(&cached, ctx).await,
+            match looked {
+                None => reconcile_unreadable(task_run, ctx).await,
+                Some((Look::Tell(plan), cached)) => tell(&cached, &plan, ctx).await,
+                Some((_, cached)) => reconcile_task_run(&cached, ctx).await,
             }
         } => result,
     };
@@ -342,9 +352,9 @@ impl Context {
         settings: Settings,
         metrics: Arc<Metrics>,
         leadership: Leadership,
-    ) -> Arc<Self> {
+    ) -> (Arc<Self>, UnboundedReceiver<ObjectRef<Kept>>) {
         let (written, queue, versions, passed_over, jobs, pods, failures) = Default::default();
-        let turns = Arc::new(Semaphore::new(CONCURRENCY));
+        let (turns, called) = Turns::new(CONCURRENCY);
         let notices = Notices::new(api_server.clone(), turns.clone());
         let ctx = Arc::new(Self {
             api_server,
@@ -364,7 +374,7 @@ impl Context {
         });
         let seen = ctx.clone();
         ctx.metrics.reconciler.look_at(move || seen.look());
-        ctx
+        (ctx, called)
     }
 
     /// Notes what was written: all these writes are made under a resourceVersion.
@@ -408,6 +418,8 @@ impl Context {
     fn forget(&self, object: &ObjectRef<DynamicObject>) {
         self.forget_failures(object);
         self.queue.take(object);
+        let namespace = object.namespace.as_deref().unwrap_or_default();
+        drop(self.turns.of(&ObjectRef::new(&object.name).within(namespace)));
     }
 
     fn forget_failures(&self, object: &ObjectRef<DynamicObject>) {

@@ -1,13 +1,12 @@
 //! Events, told aside: nobody waits for one, and in a burst the runs go first, since each takes a turn after all
 //! reconciles that wait.
 
+use super::turns::Turns;
 use crate::client::ApiServer;
 use crate::crd::TaskRun;
 use crate::plan::Notice;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Resource;
-use std::sync::Arc;
-use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{Sender, channel};
 
 /// Most that wait. What comes then is only logged.
@@ -18,12 +17,12 @@ pub struct Notices(Sender<(ObjectReference, Notice)>);
 
 impl Notices {
     /// Tells of them, each in its turn, until this is dropped.
-    pub fn new(api_server: ApiServer, turns: Arc<Semaphore>) -> Self {
+    pub fn new(api_server: ApiServer, turns: Turns) -> Self {
         let (tell, mut told) = channel(MOST);
         tokio::spawn(async move {
             while let Some((regarding, notice)) = told.recv().await {
                 // none is given any more where the reconciler ends
-                let _turn = turns.acquire().await;
+                let _turn = turns.wait().await;
                 api_server.publish(&regarding, &notice).await;
             }
         });
