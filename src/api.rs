@@ -7,6 +7,7 @@
 mod answer;
 mod caller;
 mod gate;
+mod page;
 mod request;
 mod stream;
 mod tasks;
@@ -118,6 +119,7 @@ pub fn routes(config: &mut ServiceConfig) {
         .app_data(QueryConfig::default().error_handler(|error, _| of_query(&error).into()))
         .service(web::redirect("/api/v1/docs", "/api/v1/docs/"))
         .service(docs())
+        .configure(page::routes)
         .service(resource("/health", "GET").get(health))
         .service(
             web::scope(BASE)
