@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo dev page test test-node test-oldest model faults fuzz bench bench-quick check deny image plots release generate
+.PHONY: help demo dev page screenshots test test-node test-oldest model faults fuzz bench bench-quick check deny image plots release generate
 CARGO_DENY_VERSION := 0.20.2
 CARGO_FUZZ_VERSION := 0.13.2
 CARGO_CYCLONEDX_VERSION := 0.5.9
@@ -24,12 +24,20 @@ page/dist/index.html: $(wildcard page/*.json page/*.ts page/index.html page/publ
 page/node_modules/.package-lock.json: page/package-lock.json
 	cd page && npm ci && touch node_modules/.package-lock.json
 
+screenshots: page ## take the pictures of docs/page/ anew, in the test of the page; all of what it sees is in a folder that it names
+	@tests/control-plane/build.sh >/dev/null
+	@tests/page/build.sh >/dev/null
+	@folder=$$(mktemp -d) && TASKRUN_SCREENSHOTS=$$folder cargo test --locked --test cluster -- --nocapture --test-threads 1 page:: && \
+	for picture in $$(grep -o 'docs/page/[a-z0-9-]*\.png' README.md); do cp "$$folder/$${picture##*/}" "$$picture"; done && \
+	echo "all pictures: $$folder"
+
 test: page ## all tests, those against a real control plane too
 	@tests/control-plane/build.sh >/dev/null
 	@tests/control-plane/build.sh helm >/dev/null
 	@tests/control-plane/build.sh prometheus >/dev/null
 	@tests/control-plane/build.sh kube-score >/dev/null
 	@tests/schemathesis/build.sh >/dev/null
+	@tests/page/build.sh >/dev/null
 	cargo test --locked
 
 test-node: page ## the image on a real node, with kubelet and containerd; needs root (NODE=PART runs the tests with this in their names)
