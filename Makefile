@@ -27,6 +27,7 @@ page/node_modules/.package-lock.json: page/package-lock.json
 screenshots: page ## take the pictures of docs/page/ anew, in the test of the page; all of what it sees is in a folder that it names
 	@tests/control-plane/build.sh >/dev/null
 	@tests/page/build.sh >/dev/null
+	@mkdir -p docs/page
 	@folder=$$(mktemp -d) && TASKRUN_SCREENSHOTS=$$folder cargo test --locked --test cluster -- --nocapture --test-threads 1 page:: && \
 	for picture in $$(grep -o 'docs/page/[a-z0-9-]*\.png' README.md); do cp "$$folder/$${picture##*/}" "$$picture"; done && \
 	echo "all pictures: $$folder"

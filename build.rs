@@ -25,10 +25,10 @@ fn page(folder: &Path) -> String {
     println!("cargo::rerun-if-changed={}", if is_built { &dist } else { folder }.display());
     if !is_built {
         println!("cargo::warning=the operator is built without its page: `make page` builds that, and needs Node");
-        return "const FILES: &[File] = &[];\n".to_owned();
+        return "static FILES: &[File] = &[];\n".to_owned();
     }
-    let mut code = "const FILES: &[File] = &[\n".to_owned();
-    let mut files: Vec<PathBuf> = [&dist, &dist.join("assets")].into_iter().flat_map(|folder| files_of(folder)).collect();
+    let mut code = "static FILES: &[File] = &[\n".to_owned();
+    let mut files = [files_of(&dist), files_of(&dist.join("assets"))].concat();
     files.sort();
     for file in files.iter().filter(|file| file.extension().is_none_or(|end| end != "gz")) {
         let name = file.strip_prefix(&dist).expect("it is in there").to_str().expect("UTF-8");

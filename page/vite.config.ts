@@ -53,5 +53,7 @@ export default defineConfig(({ isSsrBuild }) => ({
     assetsInlineLimit: 0,
     modulePreload: { polyfill: false },
     copyPublicDir: !isSsrBuild,
+    // it would tell which part of a build of a second was slow
+    rolldownOptions: { checks: { pluginTimings: false } },
   },
 }));

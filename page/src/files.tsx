@@ -1,11 +1,15 @@
 // The files of a version, and what is different between two.
-import { useMemo } from 'preact/hooks';
+import { useMemo, useState } from 'preact/hooks';
 import { Failure, type File, type WholeTask } from './api.ts';
 import { type Change, changesBetween, difference } from './diff.ts';
 import { Markdown } from './markdown.tsx';
 import { refine, route } from './state.ts';
 import { oneLine, visible } from './text.ts';
 import { Empty, Problem } from './ui.tsx';
+
+/** Files of which all are open at first, and how many are where there are more. */
+const MANY = 20;
+const FIRST = 5;
 
 /** The files of versions as far as they were read, and why one was not. */
 export type Kept = ReadonlyMap<number, File[] | Failure>;
@@ -57,26 +61,40 @@ export function Files({ task, kept, numbers, rollBack }: { task: WholeTask; kept
                 ))}
               </nav>
             )}
-            {files.map(({ filename, content }, i) => (
-              <article class="file" key={filename} id={`file-${i}`} aria-label={oneLine(filename)}>
-                <h3>
-                  <bdi>{oneLine(filename)}</bdi>
-                </h3>
-                <div class="paper">
-                  {isRaw ? (
-                    <pre class="raw" tabIndex={0}>
-                      {visible(content)}
-                    </pre>
-                  ) : (
-                    <Markdown text={content} />
-                  )}
-                </div>
-              </article>
+            {files.map((file, i) => (
+              <OneFile key={file.filename} file={file} id={`file-${i}`} isRaw={isRaw} isOpened={files.length <= MANY || i < FIRST} />
             ))}
           </>
         )}
       </Read>
     </>
+  );
+}
+
+function OneFile({ file: { filename, content }, id, isRaw, isOpened }: { file: File; id: string; isRaw: boolean; isOpened: boolean }) {
+  const [isOpen, setOpen] = useState(isOpened);
+  return (
+    <article class="file" id={id} aria-label={oneLine(filename)}>
+      <h3>
+        <bdi>{oneLine(filename)}</bdi>
+        {!isOpened && (
+          <button class="link" aria-expanded={isOpen} onClick={() => setOpen(!isOpen)}>
+            {isOpen ? 'Close' : 'Open'}
+          </button>
+        )}
+      </h3>
+      {isOpen && (
+        <div class="paper">
+          {isRaw ? (
+            <pre class="raw" tabIndex={0}>
+              {visible(content)}
+            </pre>
+          ) : (
+            <Markdown text={content} />
+          )}
+        </div>
+      )}
+    </article>
   );
 }
 

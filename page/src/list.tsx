@@ -1,6 +1,7 @@
 // All tasks, live: a table of which only the rows near what is looked at are drawn.
-import { useLayoutEffect, useRef } from 'preact/hooks';
 import { signal } from '@preact/signals';
+import { Component } from 'preact';
+import { useLayoutEffect, useRef } from 'preact/hooks';
 import type { Task } from './api.ts';
 import { asked } from './dialogs.tsx';
 import { counts, isListed, link, listFailure, refine, route, services, shown, type SortKey, tasks, titleOf, wish } from './state.ts';
@@ -10,8 +11,14 @@ import { Badge, Elapsed, Empty, Name, Problem, useRows } from './ui.tsx';
 /** Of a row, in pixels; the style says the same. */
 const ROW = 56;
 const PHASES = ['Running', 'Pending', 'Failed', 'Succeeded'];
-/** The row that the keys speak of. */
-export const selected = signal(-1);
+/** Name of the task that the keys speak of. */
+export const selected = signal('');
+
+/** Wants other tasks, or another order: no row is spoken of then, and the focus stays where it is. */
+function want(query: Record<string, string | undefined>) {
+  selected.value = '';
+  refine(query);
+}
 
 export function List() {
   const { q, phase, service } = wish.value;
@@ -31,11 +38,11 @@ export function List() {
             aria-keyshortcuts="/"
             placeholder="Search: name, title, service, message"
             value={q}
-            onInput={(event) => refine({ q: event.currentTarget.value })}
+            onInput={(event) => want({ q: event.currentTarget.value })}
           />
           <label>
             <span class="unseen">Service</span>
-            <select value={service} onChange={(event) => refine({ service: event.currentTarget.value })}>
+            <select value={service} onChange={(event) => want({ service: event.currentTarget.value })}>
               <option value="">All services</option>
               {[...new Set([...services.value, ...(service ? [service] : [])])].map((name) => (
                 <option key={name} value={name}>
@@ -48,7 +55,7 @@ export function List() {
             <legend class="unseen">Phase</legend>
             {['', ...PHASES].map((name) => (
               <label key={name} class={name.toLowerCase()}>
-                <input type="radio" name="phase" checked={phase === name} onChange={() => refine({ phase: name })} />
+                <input type="radio" name="phase" checked={phase === name} onChange={() => want({ phase: name })} />
                 <span>
                   {name || 'All'} <b>{(name ? (counts.value[name] ?? 0) : all).toLocaleString('en')}</b>
                 </span>
@@ -64,24 +71,42 @@ export function List() {
 
 function Rows() {
   const rows = shown.value;
-  const { ref, first, last } = useRows(rows.length, ROW);
-  const table = useRef<HTMLTableElement>(null);
-  const at = Math.min(selected.value, rows.length - 1);
+  if (listFailure.value) return <Problem failure={listFailure.value} />;
+  if (rows.length === 0 && !isListed.value) return <Skeleton />;
+  if (rows.length === 0) return tasks.value.size === 0 ? <NoTasks /> : <NoMatch />;
+  return <Table rows={rows} />;
+}
 
-  // the keys move the row into sight, and the focus with it
+function Table({ rows }: { rows: Task[] }) {
+  const { ref, first, last, near } = useRows(rows.length, ROW);
+  const table = useRef<HTMLTableElement>(null);
+  const isFocusWanted = useRef(false);
+  const name = selected.value;
+  const { q, phase, service, key, down } = wish.value;
   useLayoutEffect(() => {
-    const box = ref.current;
-    if (!box || at < 0) return;
+    ref.current!.scrollTop = 0;
+  }, [q, phase, service, key, down]);
+
+  // the keys move the row into sight, and the focus with it once it is drawn
+  useLayoutEffect(() => {
+    const box = ref.current!;
+    const at = rows.findIndex((task) => task.name === name);
+    if (at < 0) return;
+    isFocusWanted.current = true;
     const head = table.current?.tHead?.offsetHeight ?? 0;
     const [top, bottom] = [at * ROW, (at + 1) * ROW + head];
     if (top < box.scrollTop) box.scrollTop = top;
     else if (bottom > box.scrollTop + box.clientHeight) box.scrollTop = bottom - box.clientHeight;
-    table.current?.querySelector<HTMLElement>(`[data-row="${at}"] a`)?.focus({ preventScroll: true });
-  }, [at, first, last]);
+  }, [name]);
+  // a row that is used for another task gives the focus on, to where its task is now, or to the whole list
+  useLayoutEffect(() => {
+    const link = table.current?.querySelector<HTMLElement>('tr.selected a');
+    const isInRows = table.current?.tBodies[0]?.contains(document.activeElement);
+    if (isFocusWanted.current ? !link : !isInRows || document.activeElement === link) return;
+    isFocusWanted.current = false;
+    (link ?? ref.current!).focus({ preventScroll: true });
+  });
 
-  if (listFailure.value) return <Problem failure={listFailure.value} />;
-  if (rows.length === 0 && !isListed.value) return <Skeleton />;
-  if (rows.length === 0) return tasks.value.size === 0 ? <NoTasks /> : <NoMatch />;
   return (
     <div class="scroller" ref={ref} tabIndex={0} role="region" aria-label="Tasks">
       <table ref={table} aria-rowcount={rows.length + 1}>
@@ -116,7 +141,8 @@ function Rows() {
         <tbody>
           <Space rows={first} />
           {rows.slice(first, last).map((task, i) => (
-            <Row key={task.name} task={task} at={first + i} isSelected={first + i === at} />
+            // what leaves on one side is used on the other
+            <Row key={(first + i) % near} task={task} at={first + i} isSelected={task.name === name} />
           ))}
           <Space rows={rows.length - last} />
         </tbody>
@@ -135,7 +161,7 @@ function Head({ sort, class: name, children }: { sort: SortKey; class: string; c
   const isOn = key === sort;
   return (
     <th scope="col" class={name} aria-sort={isOn ? (down ? 'descending' : 'ascending') : undefined}>
-      <button type="button" onClick={() => refine({ sort: isOn && down ? sort : `-${sort}` })}>
+      <button type="button" onClick={() => want({ sort: isOn && down ? sort : `-${sort}` })}>
         {children}
         <span aria-hidden="true">{isOn ? (down ? ' ↓' : ' ↑') : ''}</span>
       </button>
@@ -143,36 +169,46 @@ function Head({ sort, class: name, children }: { sort: SortKey; class: string; c
   );
 }
 
-function Row({ task, at, isSelected }: { task: Task; at: number; isSelected: boolean }) {
-  const isOver = task.phase === 'Succeeded' || task.phase === 'Failed';
-  const elapsed = <Elapsed start={task.started_at} end={isOver ? (task.completed_at ?? task.started_at) : null} />;
-  return (
-    <tr aria-rowindex={at + 2} data-row={at} class={isSelected ? 'selected' : ''}>
-      <td class="task">
-        <a href={link(task.name)} onFocus={() => (selected.value = at)}>
-          <span class="number">{task.task_id}</span> <Name text={titleOf(task)} />
-        </a>
-        <small>
-          <span class="narrow">
-            <Name text={task.service} /> · v{task.context_version} · {elapsed} {task.started_at && '· '}
-          </span>
-          <Name text={task.message} />
-        </small>
-      </td>
-      <td class="service">
-        <Name text={task.service} />
-      </td>
-      <td class="agent">
-        <Name text={task.agent_name} />
-      </td>
-      <td class="version">{task.context_version}</td>
-      <td class="phase">
-        <Badge state={task.phase} />
-      </td>
-      <td class="attempts">{task.attempts}</td>
-      <td class="elapsed">{elapsed}</td>
-    </tr>
-  );
+interface RowProps {
+  task: Task;
+  at: number;
+  isSelected: boolean;
+}
+
+/** A row, which is drawn anew only where it says something else: a list that scrolls has little time. */
+class Row extends Component<RowProps> {
+  override shouldComponentUpdate(next: RowProps) {
+    return next.task !== this.props.task || next.at !== this.props.at || next.isSelected !== this.props.isSelected;
+  }
+
+  override render({ task, at, isSelected }: RowProps) {
+    const isOver = task.phase === 'Succeeded' || task.phase === 'Failed';
+    const elapsed = <Elapsed start={task.started_at} end={isOver ? (task.completed_at ?? task.started_at) : null} />;
+    const service = oneLine(task.service);
+    return (
+      <tr aria-rowindex={at + 2} data-row={at} class={isSelected ? 'selected' : ''}>
+        <td class="task">
+          <a href={link(task.name)} onFocus={() => (selected.value = task.name)}>
+            <span class="number">{task.task_id}</span> <Name text={titleOf(task)} />
+          </a>
+          <small>
+            <span class="narrow">
+              {service} · v{task.context_version} · {elapsed} {task.started_at && '· '}
+            </span>
+            {oneLine(task.message)}
+          </small>
+        </td>
+        <td class="service">{service}</td>
+        <td class="agent">{oneLine(task.agent_name)}</td>
+        <td class="version">{task.context_version}</td>
+        <td class="phase">
+          <Badge state={task.phase} />
+        </td>
+        <td class="attempts">{task.attempts}</td>
+        <td class="elapsed">{elapsed}</td>
+      </tr>
+    );
+  }
 }
 
 function Skeleton() {
@@ -202,7 +238,7 @@ function NoMatch() {
       <p>
         None of the {tasks.value.size.toLocaleString('en')} tasks is like that.
       </p>
-      <button onClick={() => refine(Object.fromEntries([...route.value.query.keys()].map((key) => [key, undefined])))}>Show all tasks</button>
+      <button onClick={() => want(Object.fromEntries([...route.value.query.keys()].map((key) => [key, undefined])))}>Show all tasks</button>
     </Empty>
   );
 }

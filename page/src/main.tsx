@@ -40,7 +40,6 @@ function App() {
     if (route.value.task === undefined) lastList = link(undefined, Object.fromEntries(route.value.query));
   });
   useEffect(() => {
-    selected.value = -1;
     if (task === undefined) document.title = 'Tasks';
   }, [task]);
   return (
@@ -156,7 +155,9 @@ function onKey(event: KeyboardEvent) {
 function keys(target: HTMLElement): Record<string, (() => void) | undefined> {
   const isList = route.value.task === undefined;
   const move = (by: number) => {
-    selected.value = Math.max(0, Math.min(shown.value.length - 1, selected.value + by));
+    const rows = shown.value;
+    const at = rows.findIndex((task) => task.name === selected.value) + by;
+    selected.value = rows[Math.max(0, Math.min(rows.length - 1, at))]?.name ?? '';
   };
   // arrows scroll where something else is in focus
   const isRow = target === document.body || target.closest('.scroller') !== null;

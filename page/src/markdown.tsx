@@ -12,7 +12,7 @@ const PATIENCE = 3_000;
 const MOST = 20_000;
 const DEEPEST = 60;
 
-// One worker, ended when a text is too slow, and made anew for the next ---------------------------------------------
+// One worker, which reads one text at a time; it is ended when a text is too slow, and made anew for the next --------
 
 interface TrustedTypes {
   createPolicy(name: string, rules: { createScriptURL: () => string }): { createScriptURL(url: string): unknown };
@@ -21,39 +21,33 @@ interface TrustedTypes {
 const trusted = (globalThis as { trustedTypes?: TrustedTypes }).trustedTypes;
 const policy = trusted?.createPolicy('worker', { createScriptURL: () => workerUrl });
 let worker: Worker | undefined;
-let asked = 0;
-const waiting = new Map<number, (tree: Root | undefined) => void>();
+let last: Promise<unknown> = Promise.resolve();
 
-function answer(id: number, tree: Root | undefined) {
-  waiting.get(id)?.(tree);
-  waiting.delete(id);
+/** The tree of a text, when its turn has come; nothing where it takes too long, or nobody wants it any more. */
+function read(text: string, isWanted: () => boolean): Promise<Root | undefined> {
+  const turn = last.then(() => (isWanted() ? readNow(text) : undefined));
+  last = turn;
+  return turn;
 }
 
-function start(): Worker {
-  const started = new Worker((policy?.createScriptURL(workerUrl) ?? workerUrl) as string, { type: 'module' });
-  started.addEventListener('message', ({ data }: MessageEvent<{ id: number; tree: Root }>) => answer(data.id, data.tree));
-  started.addEventListener('error', giveUp);
-  return started;
-}
-
-/** Ends the worker: whoever waits gets nothing. */
-function giveUp() {
-  worker?.terminate();
-  worker = undefined;
-  for (const id of [...waiting.keys()]) answer(id, undefined);
-}
-
-/** The tree of a text; nothing where it takes too long. */
-function read(text: string): Promise<Root | undefined> {
-  worker ??= start();
-  const id = asked++;
+function readNow(text: string): Promise<Root | undefined> {
+  const its = (worker ??= new Worker((policy?.createScriptURL(workerUrl) ?? workerUrl) as string, { type: 'module' }));
   return new Promise((resolve) => {
+    const giveUp = () => {
+      its.terminate();
+      worker = undefined;
+      resolve(undefined);
+    };
     const timer = setTimeout(giveUp, PATIENCE);
-    waiting.set(id, (tree) => {
+    its.onmessage = ({ data }: MessageEvent<Root>) => {
       clearTimeout(timer);
-      resolve(tree);
-    });
-    worker?.postMessage({ id, text });
+      resolve(data);
+    };
+    its.onerror = () => {
+      clearTimeout(timer);
+      giveUp();
+    };
+    its.postMessage(text);
   });
 }
 
@@ -62,7 +56,7 @@ export function Markdown({ text }: { text: string }) {
   const [shown, setShown] = useState<{ text: string; nodes: ComponentChildren }>();
   useEffect(() => {
     let isWanted = true;
-    void read(text).then((tree) => {
+    void read(text, () => isWanted).then((tree) => {
       if (isWanted) setShown({ text, nodes: tree ? render(tree) : undefined });
     });
     return () => {
@@ -85,9 +79,12 @@ export function Markdown({ text }: { text: string }) {
 /** The elements of a tree. */
 export function render(tree: Root): ComponentChildren {
   const definitions = new Map<string, Definition>();
-  for (const node of tree.children) {
+  const collect = (node: Nodes, depth: number) => {
+    // the first one counts
     if (node.type === 'definition' && !definitions.has(node.identifier)) definitions.set(node.identifier, node);
-  }
+    if ('children' in node && depth < DEEPEST) for (const child of node.children) collect(child, depth + 1);
+  };
+  collect(tree, 0);
   let made = 0;
 
   const children = (node: { children: Nodes[] }, depth: number) => node.children.map((child, i) => <Fragment key={i}>{one(child, depth + 1)}</Fragment>);

@@ -3,7 +3,6 @@ import { fromMarkdown } from 'mdast-util-from-markdown';
 import { gfmFromMarkdown } from 'mdast-util-gfm';
 import { gfm } from 'micromark-extension-gfm';
 
-addEventListener('message', ({ data }: MessageEvent<{ id: number; text: string }>) => {
-  const tree = fromMarkdown(data.text, { extensions: [gfm()], mdastExtensions: [gfmFromMarkdown()] });
-  postMessage({ id: data.id, tree });
+addEventListener('message', ({ data }: MessageEvent<string>) => {
+  postMessage(fromMarkdown(data, { extensions: [gfm()], mdastExtensions: [gfmFromMarkdown()] }));
 });

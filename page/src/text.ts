@@ -22,7 +22,7 @@ export function logLine(line: string, longest: number): string {
   const plain = line.slice(0, longest * 4).replace(ANSI, '').replace(/\r+$/, '');
   const shown = visible(plain.slice(plain.lastIndexOf('\r') + 1));
   return shown.length > longest || line.length > longest * 4
-    ? `${shown.slice(0, longest)}… (${line.length.toLocaleString('en')} characters)`
+    ? `${shown.slice(0, longest)}… (the line goes on)`
     : shown;
 }
 

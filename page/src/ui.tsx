@@ -14,11 +14,12 @@ export function Badge({ state }: { state: State }) {
 
 /** How long something takes; goes on by itself as long as it is not over. */
 export function Elapsed({ start, end }: { start: string | null; end: string | null }) {
-  const text = useComputed(() => {
-    const took = seconds(start, end, end ? 0 : now.value);
-    return took === undefined ? '' : duration(took);
-  });
-  return <>{start && end ? duration(seconds(start, end, 0)!) : text}</>;
+  if (!start) return null;
+  return end ? <>{duration(seconds(start, end, 0)!)}</> : <Running start={start} />;
+}
+
+function Running({ start }: { start: string }) {
+  return <>{useComputed(() => duration(seconds(start, null, now.value)!))}</>;
 }
 
 /** A name that somebody chose: on one line, and in a direction of its own. */
@@ -135,9 +136,9 @@ export function useRows(total: number, height: number) {
     if (!box) return;
     const look = () => {
       // in steps: a row more or less is no reason to draw
-      const top = Math.floor(box.scrollTop / height / 5) * 5;
-      const last = top + Math.ceil(box.clientHeight / height) + 15;
-      setPlace((old) => (old.first === top - 10 && old.last === last ? old : { first: top - 10, last }));
+      const first = Math.floor(box.scrollTop / height / 4) * 4 - 4;
+      const last = first + Math.ceil(box.clientHeight / height) + 12;
+      setPlace((old) => (old.first === first && old.last === last ? old : { first, last }));
     };
     look();
     const observer = new ResizeObserver(look);
@@ -148,5 +149,6 @@ export function useRows(total: number, height: number) {
       box.removeEventListener('scroll', look);
     };
   }, [height]);
-  return { ref, first: Math.max(0, Math.min(place.first, total)), last: Math.min(total, place.last) };
+  const near = place.last - place.first;
+  return { ref, first: Math.max(0, Math.min(place.first, total)), last: Math.min(total, place.last), near };
 }

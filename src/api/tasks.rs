@@ -1,8 +1,8 @@
 //! The routes about tasks: each reads its request, calls [`crate::client::Tasks`] and says what came of it.
 
 use super::answer::{
-    Acted, Answer, ContextAdded, Failure, File, History, KubernetesEvents, Name, Run, Status, Submitted, TaskList, TaskSummary,
-    VersionFiles, WholeTask,
+    Acted, Answer, ContextAdded, Failure, File, History, KubernetesEvents, Name, Run, Status, Submitted, TaskList,
+    TaskSummary, VersionFiles, WholeTask,
 };
 use super::caller::Caller;
 use super::request::{AddContext, ListTasks, Rerun, Rollback, SubmitTask};

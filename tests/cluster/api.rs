@@ -521,7 +521,9 @@ fn all_tasks_are_followed_as_rows() {
     wait_line(&mut rows, "\"phase\":\"Running\"");
     ns.kubectl(&["delete", "taskrun", "task-5", "--wait=false"]).ok();
     wait_line(&mut rows, "\"deleted\":[\"task-5\"]");
-    thread::sleep(std::time::Duration::from_secs(25));
+    let follower = format!("system:serviceaccount:{}:follower", ns.name);
+    // the log tells of a watch when it has ended
+    wait_until("no watch has ended", || cluster.calls_of(&follower).iter().any(|call| call.verb == "watch"));
     ns.kubectl(&["annotate", "taskrun", "task-6", "orchestrator.io/title=Later"]).ok();
     let later = wait_line(&mut rows, "\"title\":\"Later\"");
     assert!(!later.contains("\"first\""), "it is not listed anew: {later}");

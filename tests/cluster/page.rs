@@ -135,7 +135,7 @@ async fn five_thousand_tasks_scroll_as_fifty_do() {
     cluster.install();
     let ns = cluster.namespace(&json!({}));
     // nobody runs them: they are as they are made
-    let mut site = Site::start(&ns, &["--namespaces=default"]);
+    let mut site = Site::start(&ns, &["--namespace=default"]);
     create_many(&ns).await;
     let editor = site.user("editor", "edit");
     let tasks = TASKS.to_string();
@@ -177,7 +177,10 @@ fn status(id: u32) -> Value {
     let (phase, message) = match id % 20 {
         0 => ("Running", "its Job is running"),
         1 => ("Pending", "Agent \"coder\" does not exist"),
-        2 | 3 => ("Failed", "Job has reached the specified backoff limit; container agent ended with exit code 1: 3 tests failed"),
+        2 | 3 => (
+            "Failed",
+            "Job has reached the specified backoff limit; container agent ended with exit code 1: 3 tests failed",
+        ),
         _ => ("Succeeded", "its Job succeeded"),
     };
     let has_ended = ["Failed", "Succeeded"].contains(&phase);

@@ -147,6 +147,8 @@ assert.deepEqual(files(), ['task.md']);
 await page.getByRole('button', { name: 'Suspend…' }).click();
 await dialog.getByRole('button', { name: 'Suspend' }).click();
 await page.getByText('The task is suspended: nothing runs until it is resumed.').waitFor();
+// or the pod that ends would be told to succeed
+await until('the pod has ended', () => kubectl('get', 'pods', '-l', 'context-version=5', '-o', 'name') === '');
 await page.getByRole('button', { name: 'Resume…' }).click();
 await dialog.getByRole('button', { name: 'Resume' }).click();
 await badge('Running').waitFor();
@@ -158,6 +160,7 @@ await page.getByRole('button', { name: 'Run again…' }).click();
 await dialog.getByText('Version 6 starts at once.').waitFor();
 await dialog.getByRole('button', { name: 'Run again' }).click();
 await version(6).getByText('the same files again').waitFor();
+await version(6).getByText('Running').waitFor();
 
 // A task that needs somebody, and one that failed, in plain words
 kubectl('annotate', 'pods', '-l', 'context-version=6', 'kwok.test/outcome=failed', 'kwok.test/message=3 tests failed: clock skew');
