@@ -17,6 +17,9 @@ elif command -v buildah >/dev/null; then builder=buildah
 else fail "needs a Docker engine that runs, Podman or Buildah; without an engine: apt-get install buildah"
 fi
 
+# with the page in it, where there is Node
+make --silent page >&2
+
 # A target of its own, so that build scripts and macros, which are loaded while it is built, are not static.
 host=$(rustc -vV | sed -n 's/^host: //p')
 [[ $host == *-linux-* ]] || fail "the image is built on Linux, not on $host"

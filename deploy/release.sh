@@ -22,6 +22,8 @@ says CHANGELOG.md "^## \[?$version\]? - [0-9]{4}-[0-9]{2}-[0-9]{2}\$" "what is n
 
 # What users take ---------------------------------------------------------------------------------------------------
 export TASKRUN_REVISION; TASKRUN_REVISION=$(git rev-parse HEAD)
+make --silent page >&2
+[ -s page/dist/index.html ] || lack "the page is not in it: node and npm are not on PATH"
 rm -rf "$folder"
 mkdir -p "$folder"
 image=$(make --silent image | tail -n 1)
@@ -35,6 +37,9 @@ RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked --targe
 tar --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$(git log -1 --format=%ct)" -C "$target/$host/release" \
   -cf - kubectl-taskrun | gzip -n9 >"$folder/kubectl-taskrun-$version-$host.tar.gz"
 cp "${image%.tar}.cdx.json" "$folder/taskrun-operator-$version.cdx.json"
+if [ -s page/dist/index.html ]; then
+  (cd page && npm sbom --omit dev --package-lock-only --sbom-format cyclonedx) >"$folder/taskrun-operator-page-$version.cdx.json"
+fi
 (cd "$folder" && sha256sum -- *.* >SHA256SUMS)
 
 (cd "$folder" && ls -l --block-size=KiB)

@@ -137,6 +137,7 @@ if [ -n "$keep" ]; then
   printf 'export KUBECONFIG=%q KUBECACHEDIR=%q\n' "$KUBECONFIG" "$KUBECACHEDIR"
   printf 'export PATH=%q:$PATH   # kubectl taskrun\n' "$(dirname "$executable")"
   printf 'export API=%q TOKEN=$(kubectl create token pm)   # the PM API, %s/docs/\n' "$api/pm" "$api"
+  printf '%s/   # the page: sign in with $TOKEN\n' "${api%/api/v1}"
   printf 'tail -f %q\n' "$work/operator.log"
   echo "Ctrl-C here stops and removes everything."
   trap 'exit 0' INT

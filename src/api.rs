@@ -7,6 +7,7 @@
 mod answer;
 mod caller;
 mod gate;
+mod page;
 mod request;
 mod stream;
 mod tasks;
@@ -89,8 +90,8 @@ pub(crate) enum Errors {
     servers((url = "/api/v1")),
     paths(
         tasks::submit, tasks::list, tasks::get, tasks::delete, tasks::status, tasks::add_context, tasks::history,
-        tasks::version, tasks::cancel, tasks::rerun, tasks::suspend, tasks::resume, tasks::rollback,
-        stream::events, stream::logs
+        tasks::version, tasks::kubernetes_events, tasks::cancel, tasks::rerun, tasks::suspend, tasks::resume, tasks::rollback,
+        stream::all_events, stream::events, stream::logs
     ),
     components(schemas(answer::Failure)),
     security(("token" = [])),
@@ -117,7 +118,8 @@ pub fn routes(config: &mut ServiceConfig) {
         .app_data(PathConfig::default().error_handler(|error, _| of_path(&error).into()))
         .app_data(QueryConfig::default().error_handler(|error, _| of_query(&error).into()))
         .service(web::redirect("/api/v1/docs", "/api/v1/docs/"))
-        .service(page())
+        .service(docs())
+        .configure(page::routes)
         .service(resource("/health", "GET").get(health))
         .service(
             web::scope(BASE)
@@ -128,21 +130,24 @@ pub fn routes(config: &mut ServiceConfig) {
         .default_service(web::to(nowhere));
 }
 
-/// The page. Its validator, a site that it would send the description's address to, is off.
-fn page() -> SwaggerUi {
-    let page = SwaggerUi::new("/api/v1/docs/{_:.*}").url("/api/v1/openapi.json", Document::openapi());
-    page.config(utoipa_swagger_ui::Config::default().validator_url("none"))
+/// The description, to browse. Its validator, a site that it would send the description's address to, is off.
+fn docs() -> SwaggerUi {
+    let docs = SwaggerUi::new("/api/v1/docs/{_:.*}").url("/api/v1/openapi.json", Document::openapi());
+    docs.config(utoipa_swagger_ui::Config::default().validator_url("none"))
 }
 
 fn tasks_routes(config: &mut ServiceConfig) {
     config
         .service(resource("/tasks", "GET, POST").get(tasks::list).post(tasks::submit))
+        // no TaskRun can be called so
+        .service(resource("/tasks/events", "GET").get(stream::all_events))
         .service(resource("/tasks/{task}", "GET, DELETE").get(tasks::get).delete(tasks::delete))
         .service(resource("/tasks/{task}/status", "GET").get(tasks::status))
         .service(resource("/tasks/{task}/context", "POST").post(tasks::add_context))
         .service(resource("/tasks/{task}/history", "GET").get(tasks::history))
         .service(resource("/tasks/{task}/history/{version}", "GET").get(tasks::version))
         .service(resource("/tasks/{task}/events", "GET").get(stream::events))
+        .service(resource("/tasks/{task}/kubernetes-events", "GET").get(tasks::kubernetes_events))
         .service(resource("/tasks/{task}/logs", "GET").get(stream::logs))
         .service(resource("/tasks/{task}/cancel", "POST").post(tasks::cancel))
         .service(resource("/tasks/{task}/rerun", "POST").post(tasks::rerun))
@@ -236,7 +241,7 @@ mod tests {
                 count += 1;
             }
         }
-        assert_eq!(count, 15);
+        assert_eq!(count, 17);
         let page = test::TestRequest::get().uri("/api/v1/docs/").to_request();
         assert_eq!(test::call_service(&app, page).await.status(), 200);
     }

@@ -10,6 +10,7 @@ mod error;
 mod helm;
 mod logs;
 mod queues;
+mod rows;
 mod tasks;
 mod webhooks;
 
@@ -19,6 +20,7 @@ pub use error::Error;
 pub use helm::{Driver, Revision};
 pub use logs::{LogItem, LogOptions};
 pub use queues::Queues;
+pub use rows::Rows;
 pub use tasks::{Filter, PAGE, Page, Tasks};
 pub use webhooks::{Address, Entry, SERVICE, WEBHOOK_CONFIGURATION, Webhook, host};
 

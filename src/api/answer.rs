@@ -1,10 +1,11 @@
 //! What clients get: the predecessor's envelope, `{success, message, data}`, and a code where something is wrong.
 
-use crate::crd::{Outcome, Phase, RunStatus, TaskRun};
+use crate::crd::{ContextUpdatePolicy, Outcome, Phase, RunStatus, TaskRun};
 use crate::task::{Code, Error, Summary, TITLE};
 use actix_web::http::StatusCode;
 use actix_web::http::header::{ALLOW, RETRY_AFTER, WWW_AUTHENTICATE};
 use actix_web::{HttpResponse, ResponseError};
+use k8s_openapi::api::core::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::ResourceExt;
 use serde::Serialize;
@@ -228,6 +229,26 @@ impl From<Summary> for TaskSummary {
     }
 }
 
+/// A page of all tasks, in a stream.
+#[derive(Serialize)]
+pub struct Snapshot {
+    /// The tasks, by name.
+    pub tasks: Vec<TaskSummary>,
+    /// What was told before is old.
+    pub first: bool,
+    /// What is old still, is gone.
+    pub last: bool,
+}
+
+/// What has happened since, in a stream.
+#[derive(Serialize, Default)]
+pub struct Changes {
+    /// Tasks as they are now.
+    pub tasks: Vec<TaskSummary>,
+    /// Names of those that are gone.
+    pub deleted: Vec<String>,
+}
+
 /// A whole task.
 #[derive(Serialize, ToSchema)]
 pub struct WholeTask {
@@ -241,8 +262,11 @@ pub struct WholeTask {
     context_version: u32,
     /// Who made it.
     changed_by: Option<String>,
+    #[schema(value_type = Option<String>, format = DateTime)]
+    created_at: Option<Time>,
     suspend: bool,
     cancel: bool,
+    context_update_policy: ContextUpdatePolicy,
     env: BTreeMap<String, String>,
     markdown_files: Vec<File>,
     status: Status,
@@ -264,7 +288,9 @@ impl From<TaskRun> for WholeTask {
             agent_name: spec.agent_name,
             context_version: spec.context_version,
             suspend: spec.suspend.unwrap_or_default(),
+            created_at: task_run.metadata.creation_timestamp.clone(),
             cancel: spec.cancel.unwrap_or_default(),
+            context_update_policy: spec.context_update_policy.unwrap_or_default(),
             env: spec.env.into_iter().map(|variable| (variable.name, variable.value)).collect(),
             markdown_files: spec.markdown_files.into_iter().map(File::from).collect(),
             status,
@@ -376,6 +402,9 @@ pub struct History {
     pub context_version: u32,
     /// Oldest first; the newest version is in it once its run was recorded.
     pub runs: Vec<Run>,
+    /// When the files of each version that is kept were stored, as far as the caller may list ConfigMaps.
+    #[schema(value_type = BTreeMap<String, String>)]
+    pub stored_at: BTreeMap<u32, Time>,
 }
 
 /// The files of a version.
@@ -387,4 +416,53 @@ pub struct VersionFiles {
     pub context_version: u32,
     /// Its files, by name.
     pub markdown_files: Vec<File>,
+}
+
+/// What the cluster has told of a task.
+#[derive(Serialize, ToSchema)]
+pub struct KubernetesEvents {
+    /// Name of the TaskRun.
+    pub name: String,
+    /// Oldest first.
+    pub events: Vec<KubernetesEvent>,
+}
+
+/// An Event of a task, or of its Job.
+#[derive(Serialize, ToSchema)]
+pub struct KubernetesEvent {
+    /// `TaskRun` or `Job`.
+    kind: String,
+    /// `Normal` or `Warning`.
+    severity: String,
+    reason: String,
+    message: String,
+    /// How many times it was told.
+    count: i32,
+    /// When it was told last.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    at: Option<Time>,
+}
+
+impl From<Event> for KubernetesEvent {
+    fn from(event: Event) -> Self {
+        let series = event.series.unwrap_or_default();
+        let micro = series.last_observed_time.or(event.event_time).map(|time| Time(time.0));
+        Self {
+            kind: event.involved_object.kind.unwrap_or_default(),
+            severity: event.type_.unwrap_or_default(),
+            reason: event.reason.unwrap_or_default(),
+            message: event.message.unwrap_or_default(),
+            count: series.count.or(event.count).unwrap_or(1),
+            at: event.last_timestamp.or(micro).or(event.metadata.creation_timestamp),
+        }
+    }
+}
+
+impl KubernetesEvents {
+    /// In the order of time.
+    pub fn new(name: String, events: Vec<Event>) -> Self {
+        let mut events: Vec<KubernetesEvent> = events.into_iter().map(KubernetesEvent::from).collect();
+        events.sort_by_key(|event| event.at.as_ref().map(|at| at.0));
+        Self { name, events }
+    }
 }

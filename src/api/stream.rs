@@ -1,10 +1,10 @@
 //! What goes on for as long as the client listens: progress as server-sent events, and logs.
 
-use super::answer::{Failure, Status};
+use super::answer::{Changes, Failure, Snapshot, Status, TaskSummary};
 use super::caller::Caller;
 use super::request::ReadLog;
 use super::{Errors, State, TaskPath};
-use crate::client::{LogItem, LogOptions};
+use crate::client::{LogItem, LogOptions, Rows};
 use crate::crd::TaskRun;
 use crate::task::{self, Error};
 use actix_web::web::{Bytes, Data, Path, Query};
@@ -15,11 +15,15 @@ use kube::runtime::watcher::Event;
 use serde::Serialize;
 use std::convert::Infallible;
 use std::time::Duration;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::time::timeout;
 
 /// Silence after which a comment says that the connection lives.
 const HEARTBEAT: Duration = Duration::from_secs(15);
+const HEARTBEAT_COMMENT: &[u8] = b": still here\n\n";
+/// What tells nginx, where it stands before the API, to hold nothing back.
+const UNBUFFERED: (&str, &str) = ("X-Accel-Buffering", "no");
 /// How long to wait for the first part before the answer begins.
 const FIRST_PART: Duration = Duration::from_secs(2);
 /// Parts of a log that are read ahead.
@@ -42,14 +46,67 @@ pub async fn events(caller: Caller, state: Data<State>, task: Path<String>) -> R
         }
     });
     let first = first(&mut receiver).await?;
-    let parts = stream::iter(first).chain(rest(receiver)).map(move |part| {
-        let _ = &held; // until the stream is dropped
+    Ok(server_sent(stream::iter(first).chain(rest(receiver)), held, &state))
+}
+
+/// Follow all tasks as server-sent events: `snapshot`, page by page, is all there is, without markdown; `changes` is what
+/// happens then; `error` if it cannot go on.
+#[utoipa::path(get, path = "/pm/tasks/events", responses(
+    (status = 200, description = "events", body = String, content_type = "text/event-stream"), Errors))]
+pub async fn all_events(caller: Caller, state: Data<State>) -> Result<HttpResponse, Failure> {
+    let held = caller.stream()?;
+    let (sender, mut receiver) = channel(AHEAD);
+    rt::spawn(async move { caller.rows(&sender).await });
+    let first = first(&mut receiver).await?;
+    let parts = stream::iter(first).chain(rest(receiver)).map(|rows| rows.map(of_rows));
+    Ok(server_sent(with_heartbeat(parts), held, &state))
+}
+
+fn of_rows(rows: Rows) -> Bytes {
+    match rows {
+        Rows::Page { rows, first, last } => {
+            let tasks = rows.into_iter().map(TaskSummary::from).collect();
+            event("snapshot", &Snapshot { tasks, first, last })
+        }
+        Rows::Changes(changes) => {
+            let mut told = Changes::default();
+            for (name, row) in changes {
+                match row {
+                    Some(row) => told.tasks.push(row.into()),
+                    None => told.deleted.push(name),
+                }
+            }
+            event("changes", &told)
+        }
+    }
+}
+
+/// With a comment wherever nothing comes for a while.
+fn with_heartbeat<T>(parts: impl Stream<Item = Result<Bytes, T>>) -> impl Stream<Item = Result<Bytes, T>> {
+    stream::unfold(Box::pin(parts), async |mut parts| {
+        let part = match timeout(HEARTBEAT, parts.next()).await {
+            Err(_) => Ok(Bytes::from_static(HEARTBEAT_COMMENT)),
+            Ok(part) => part?,
+        };
+        Some((part, parts))
+    })
+}
+
+/// An answer that goes on; its place among the caller's streams is free when it is dropped.
+fn server_sent(
+    parts: impl Stream<Item = Result<Bytes, Error>> + 'static,
+    held: OwnedSemaphorePermit,
+    state: &State,
+) -> HttpResponse {
+    let parts = parts.map(move |part| {
+        let _ = &held;
         Ok::<_, Infallible>(part.unwrap_or_else(|error| event("error", &Failure::from(error))))
     });
-    Ok(HttpResponse::Ok()
+    HttpResponse::Ok()
         .content_type("text/event-stream")
         .insert_header(("Cache-Control", "no-store"))
-        .streaming(parts.take_until(state.stop.clone())))
+        .insert_header(UNBUFFERED)
+        .streaming(parts.take_until(state.stop.clone()))
 }
 
 /// Sends what is news to somebody who knows only what was sent before.
@@ -58,7 +115,7 @@ async fn tell(news: impl Stream<Item = Result<Event<DynamicObject>, Error>>, sen
     let (mut last, mut is_listed) = (None, false);
     loop {
         let part = match timeout(HEARTBEAT, news.next()).await {
-            Err(_) => Ok(Bytes::from_static(b": still here\n\n")),
+            Err(_) => Ok(Bytes::from_static(HEARTBEAT_COMMENT)),
             Ok(Some(Ok(event))) if is_gone(&event, is_listed) => {
                 let _ = sender.send(Ok(self::event("deleted", &()))).await;
                 return;
@@ -144,7 +201,10 @@ pub async fn logs(
         let _ = &held; // until the stream is dropped
         std::future::ready(text(item, &mut is_first).map(Ok::<_, Infallible>))
     });
-    Ok(HttpResponse::Ok().content_type("text/plain; charset=utf-8").streaming(text.take_until(state.stop.clone())))
+    Ok(HttpResponse::Ok()
+        .content_type("text/plain; charset=utf-8")
+        .insert_header(UNBUFFERED)
+        .streaming(text.take_until(state.stop.clone())))
 }
 
 /// The first log alone needs no title.

@@ -1,8 +1,8 @@
 //! The routes about tasks: each reads its request, calls [`crate::client::Tasks`] and says what came of it.
 
 use super::answer::{
-    Acted, Answer, ContextAdded, Failure, File, History, Name, Run, Status, Submitted, TaskList, TaskSummary,
-    VersionFiles, WholeTask,
+    Acted, Answer, ContextAdded, Failure, File, History, KubernetesEvents, Name, Run, Status, Submitted, TaskList,
+    TaskSummary, VersionFiles, WholeTask,
 };
 use super::caller::Caller;
 use super::request::{AddContext, ListTasks, Rerun, Rollback, SubmitTask};
@@ -127,12 +127,23 @@ pub async fn status(caller: Caller, task: Path<String>) -> Result {
     (status = 200, description = "its runs", body = Answer<History>), Errors))]
 pub async fn history(caller: Caller, task: Path<String>) -> Result {
     let task_run = caller.get(&task::parse_name(&task)?).await?;
+    let stored_at = caller.stored_at(&task_run).await?;
     let data = History {
         name: task_run.name_any(),
         context_version: task_run.spec.context_version,
+        stored_at,
         runs: task_run.status.unwrap_or_default().runs.into_iter().map(Run::from).collect(),
     };
     Ok(Answer::ok("ok", data))
+}
+
+/// What the cluster has told of a task lately: its Events, and those of its present Job.
+#[utoipa::path(get, path = "/pm/tasks/{task}/kubernetes-events", params(TaskPath), responses(
+    (status = 200, description = "its Events", body = Answer<KubernetesEvents>), Errors))]
+pub async fn kubernetes_events(caller: Caller, task: Path<String>) -> Result {
+    let task_run = caller.get(&task::parse_name(&task)?).await?;
+    let events = caller.events(&task_run).await?;
+    Ok(Answer::ok("ok", KubernetesEvents::new(task_run.name_any(), events)))
 }
 
 /// The files of a version, for as long as they are kept (`historyLimit`).

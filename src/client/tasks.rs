@@ -6,24 +6,27 @@ use super::{READ_TIMEOUT, WATCH_SECONDS, access};
 use crate::crd::{Agent, MarkdownFile, Phase, TASK_RUN_UID_LABEL, TaskNames, TaskRun};
 use crate::task::{self, Code, Error, Summary};
 use futures::{Stream, StreamExt};
+use http::header::{ACCEPT, HeaderValue};
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, Event as KubernetesEvent, Namespace, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{ApiResource, DynamicObject, ListParams, PostParams, Request};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, Config, Resource, ResourceExt};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::future::{Future, ready};
 
 /// Refusals in a row, with growing waits between them, that an API server which starts is forgiven.
-const MAX_REFUSALS: u32 = 4;
+pub(super) const MAX_REFUSALS: u32 = 4;
 /// What a list has if the caller does not say, and the most that he may have.
 pub const PAGE: (u32, u32) = (100, 500);
 
 /// The tasks of a namespace, with somebody's rights.
 #[derive(Clone)]
 pub struct Tasks {
-    client: Client,
+    pub(super) client: Client,
     config: Config,
     /// The namespace; all of them, for lists only, where it is empty.
     pub namespace: String,
@@ -68,6 +71,8 @@ pub struct Page {
     pub tasks: Vec<Summary>,
     /// What to ask the next page with, if there is one.
     pub next: Option<String>,
+    /// What the list is as of: a watch from here on misses nothing.
+    pub version: String,
 }
 
 impl Tasks {
@@ -138,6 +143,37 @@ impl Tasks {
         if is_ours { Ok(task::files_of(found)) } else { Err(missing()) }
     }
 
+    /// When the files of each version that is kept were stored, as far as the caller may see that.
+    ///
+    /// # Errors
+    /// See [`Code`]; a caller without the right to list ConfigMaps is told of none.
+    pub async fn stored_at(&self, task_run: &TaskRun) -> Result<BTreeMap<u32, Time>, Error> {
+        let config_maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.namespace);
+        let uid = task_run.metadata.uid.as_deref().unwrap_or_default();
+        let of_task = ListParams::default().labels(&format!("{TASK_RUN_UID_LABEL}={uid}"));
+        let found = match call(config_maps.list_metadata(&of_task)).await {
+            Err(error) if error.code == Code::Forbidden => return Ok(BTreeMap::new()),
+            found => found?.items.into_iter().map(|found| found.metadata),
+        };
+        let version = |labels: &BTreeMap<String, String>| labels.get("context-version")?.parse().ok();
+        Ok(found.filter_map(|stored| Some((version(stored.labels.as_ref()?)?, stored.creation_timestamp?))).collect())
+    }
+
+    /// The Events of a task and of its present Job, as long as the cluster keeps them (an hour, mostly).
+    ///
+    /// # Errors
+    /// See [`Code`].
+    pub async fn events(&self, task_run: &TaskRun) -> Result<Vec<KubernetesEvent>, Error> {
+        let events: Api<KubernetesEvent> = Api::namespaced(self.client.clone(), &self.namespace);
+        let job = task_run.present_run().and_then(|run| run.job_uid.as_ref());
+        let mut found = vec![];
+        for uid in task_run.metadata.uid.iter().chain(job) {
+            let about = ListParams::default().fields(&format!("involvedObject.uid={uid}")).limit(PAGE.1);
+            found.extend(call(events.list(&about)).await?.items);
+        }
+        Ok(found)
+    }
+
     /// One page of tasks, without their markdown: the API server sends their table.
     ///
     /// # Errors
@@ -148,14 +184,11 @@ impl Tasks {
         // a row does not tell its namespace, but its object does
         let object = if namespace.is_some() { "None" } else { "Metadata" };
         let path = TaskRun::url_path(&(), namespace);
-        let mut request = Request::new(path).list(&params).map_err(|error| unavailable(&error))?;
-        let with_cells_only = format!("{}&includeObject={object}", request.uri());
-        *request.uri_mut() = with_cells_only.parse().map_err(|error| unavailable(&error))?;
-        let accept = "application/json;as=Table;v=v1;g=meta.k8s.io".parse().map_err(|error| unavailable(&error))?;
-        request.headers_mut().insert("accept", accept);
-        let table: Value = call(self.client.request(request)).await?;
+        let request = Request::new(path).list(&params).map_err(|error| unavailable(&error))?;
+        let table: Value = call(self.client.request(as_table(request, object)?)).await?;
         let next = table["metadata"]["continue"].as_str().filter(|token| !token.is_empty()).map(str::to_owned);
-        Ok(Page { tasks: Summary::of_table(&table), next })
+        let version = table["metadata"]["resourceVersion"].as_str().unwrap_or_default().to_owned();
+        Ok(Page { tasks: Summary::of_table(&table), next, version })
     }
 
     /// Whole objects, page by page.
@@ -255,6 +288,15 @@ impl Refusals {
     }
 }
 
+/// The same request, answered by a `meta.k8s.io/v1` Table, with this much of each row's object.
+pub(super) fn as_table(mut request: http::Request<Vec<u8>>, object: &str) -> Result<http::Request<Vec<u8>>, Error> {
+    let with_cells = format!("{}&includeObject={object}", request.uri());
+    *request.uri_mut() = with_cells.parse().map_err(|error| unavailable(&error))?;
+    let accept = HeaderValue::from_static("application/json;as=Table;v=v1;g=meta.k8s.io");
+    request.headers_mut().insert(ACCEPT, accept);
+    Ok(request)
+}
+
 /// A call with an end.
 pub(super) async fn call<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, Error> {
     match tokio::time::timeout(CALL_TIMEOUT, call).await {
@@ -263,7 +305,7 @@ pub(super) async fn call<T>(call: impl Future<Output = Result<T, kube::Error>>) 
     }
 }
 
-fn of(error: &kube::Error) -> Error {
+pub(super) fn of(error: &kube::Error) -> Error {
     match error {
         kube::Error::Api(status) => Error::from_status(status),
         other => unavailable(other),

@@ -287,7 +287,7 @@ pub struct EnvVar {
 }
 
 /// What new context does to a run that is going on.
-#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(JsonSchema, ToSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ContextUpdatePolicy {
     /// It ends the run.
     #[default]

@@ -493,6 +493,79 @@ fn wait_line(stream: &mut BufReader<TcpStream>, text: &str) -> String {
 }
 
 #[test]
+fn all_tasks_are_followed_as_rows() {
+    let cluster = Cluster::start();
+    cluster.install();
+    let (ns, port) = (cluster.namespace(&json!({"kwok.test/run-for": "until-told"})), free_port());
+    let _operator = Operator::start(&cluster, &refs(&args(&ns, port, 1_000)));
+    let token = ns.user("follower", &[("list,watch", "taskruns.orchestrator.io")]);
+    let caller = Caller { port, token: &token };
+    for id in 1..=120 {
+        let mut task = task_run(id, &[("task.md", &"secret words ".repeat(100))]);
+        task["spec"]["suspend"] = json!(true);
+        ns.create(&task).ok();
+    }
+    let mut rows = caller.open("GET", "/pm/tasks/events", "", "");
+    let page = wait_line(&mut rows, "\"first\":true");
+    assert!(page.contains("\"last\":false") && page.contains("\"task_id\":1,"), "{page}");
+    let last = wait_line(&mut rows, "\"last\":true");
+    let names = format!("{page}{last}").matches("\"name\":\"task-").count();
+    assert_eq!(names, 120, "all of them, in pages");
+    assert!(!format!("{page}{last}").contains("secret words"), "no markdown is in a row");
+
+    // what changes is told, and what is gone; over more than one watch of the API server
+    let mut task = task_run(121, &[("task.md", "do it")]);
+    task["metadata"]["annotations"] = json!({"orchestrator.io/title": "New"});
+    ns.create(&task).ok();
+    assert!(wait_line(&mut rows, "\"title\":\"New\"").contains("\"tasks\""));
+    wait_line(&mut rows, "\"phase\":\"Running\"");
+    ns.kubectl(&["delete", "taskrun", "task-5", "--wait=false"]).ok();
+    wait_line(&mut rows, "\"deleted\":[\"task-5\"]");
+    let follower = format!("system:serviceaccount:{}:follower", ns.name);
+    // the log tells of a watch when it has ended
+    wait_until("no watch has ended", || cluster.calls_of(&follower).iter().any(|call| call.verb == "watch"));
+    ns.kubectl(&["annotate", "taskrun", "task-6", "orchestrator.io/title=Later"]).ok();
+    let later = wait_line(&mut rows, "\"title\":\"Later\"");
+    assert!(!later.contains("\"first\""), "it is not listed anew: {later}");
+
+    let narrow = ns.user("narrow", &[("list", "taskruns.orchestrator.io")]);
+    let mut seen = String::new();
+    let mut refused = Caller { port, token: &narrow }.open("GET", "/pm/tasks/events", "", "");
+    refused.read_to_string(&mut seen).expect("it ends in time");
+    assert!(seen.contains("event: error") && seen.contains("cannot watch resource"), "{seen}");
+    let nobody = ns.user("nobody", &[("get", "taskruns.orchestrator.io")]);
+    let refused = Caller { port, token: &nobody }.get("/pm/tasks/events");
+    refused.is(403, "forbidden").says("cannot list resource \"taskruns\"");
+}
+
+#[test]
+fn what_the_cluster_tells_of_a_task_is_passed_on_as_far_as_the_caller_may_see_it() {
+    let replicas = Replicas::shared();
+    let (ns, taskruns) = (&replicas.ns, "taskruns.orchestrator.io");
+    ns.create(&task_run(700, &[("task.md", "do it")])).ok();
+    ns.wait_phase("taskrun/task-700", 1, "Running");
+    let token = ns.user("told", &[("get", taskruns), ("list", "events,configmaps")]);
+    let caller = replicas.caller(0, &token);
+    wait_until("its Events are not told", || {
+        let told = caller.get("/pm/tasks/700/kubernetes-events").ok()["events"].clone();
+        let has = |kind: &str, reason: &str| {
+            told.as_array().expect("a list").iter().any(|event| event["kind"] == kind && event["reason"] == reason)
+        };
+        has("TaskRun", "Running") && has("Job", "SuccessfulCreate")
+    });
+    let stored = caller.get("/pm/tasks/700/history").ok()["stored_at"].clone();
+    assert!(stored["1"].as_str().expect("a time").ends_with('Z'), "{stored}");
+    let whole = caller.get("/pm/tasks/700");
+    assert_eq!(whole.ok()["context_update_policy"], "Restart");
+
+    let token = ns.user("untold", &[("get", taskruns)]);
+    let caller = replicas.caller(0, &token);
+    let refused = caller.get("/pm/tasks/700/kubernetes-events");
+    refused.is(403, "forbidden").says("cannot list resource \"events\"");
+    assert_eq!(caller.get("/pm/tasks/700/history").ok()["stored_at"], json!({}));
+}
+
+#[test]
 fn tls_is_by_the_webhooks_certificate_and_plain_http_only_on_loopback() {
     let cluster = Cluster::start();
     cluster.install();

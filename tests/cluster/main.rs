@@ -2,7 +2,8 @@
 //!
 //! One test binary: its tests share a control plane where they can, each in a namespace of its own.
 //! Those that stop the webhook or kill the operator start their own. Nothing is skipped: without Go,
-//! which builds the control plane, Python, which runs schemathesis, or network namespaces they fail.
+//! which builds the control plane, Python, which runs schemathesis, Node and Chromium, which open the page, or network
+//! namespaces they fail.
 
 mod admission;
 mod adoption;
@@ -22,6 +23,7 @@ mod metrics;
 mod migration;
 mod migration_role;
 mod outage;
+mod page;
 mod plugin;
 mod queue;
 mod reconcile;

@@ -30,7 +30,7 @@ fn the_api_answers_as_its_description_says() {
         .args(["-m", "schemathesis.cli", "run", &format!("http://127.0.0.1:{port}/api/v1/openapi.json"), SEED])
         .args(more().split_whitespace())
         .current_dir(folder)
-        .env("TASKRUN_TOKEN", ns.user("fuzzer", &[("*", "taskruns.orchestrator.io,pods,pods/log,configmaps")]))
+        .env("TASKRUN_TOKEN", ns.user("fuzzer", &[("*", "taskruns.orchestrator.io,pods,pods/log,configmaps,events")]))
         .env("HYPOTHESIS_STORAGE_DIRECTORY", format!("{}/hypothesis", installed.trim()))
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .output()
