@@ -34,14 +34,18 @@ fn page(folder: &Path) -> String {
         let name = file.strip_prefix(&dist).expect("it is in there").to_str().expect("UTF-8");
         let path = if name == "index.html" { "" } else { name };
         let packed = PathBuf::from(format!("{}.gz", file.display()));
-        let gzip = if packed.is_file() { format!("include_bytes!({packed:?})") } else { "&[]".to_owned() };
+        let gzip = if packed.is_file() { include(&packed) } else { "&[]".to_owned() };
         let mut hash = DefaultHasher::new();
         std::fs::read(file).expect("it can be read").hash(&mut hash);
         let etag = format!("\"{:016x}\"", hash.finish());
-        writeln!(code, "File {{ path: \"/{path}\", body: include_bytes!({file:?}), gzip: {gzip}, etag: {etag:?} }},")
+        writeln!(code, "File {{ path: \"/{path}\", body: {}, gzip: {gzip}, etag: {etag:?} }},", include(file))
             .expect("a String takes it");
     }
     code + "];\n"
+}
+
+fn include(file: &Path) -> String {
+    format!("include_bytes!({:?})", file.to_str().expect("UTF-8"))
 }
 
 fn files_of(folder: &Path) -> Vec<PathBuf> {
