@@ -1,7 +1,7 @@
 // Acting on tasks. Each dialog says first what will happen. What was typed stays until it was taken: over errors, a
 // token that ends, and an API that restarts; and each request has a key, so that sending it again adds nothing twice.
 import { signal } from '@preact/signals';
-import { useState } from 'preact/hooks';
+import { useEffect, useState } from 'preact/hooks';
 import type { WholeTask } from './api.ts';
 import { Buttons, draft, Editor, Says, told, useRequest } from './request.tsx';
 import { SubmitDialog } from './submit.tsx';
@@ -27,6 +27,9 @@ const VERBS: Record<Action, { title: string; verb: string; path: string }> = {
 export function AskedDialog() {
   const what = asked.value;
   const close = () => (asked.value = undefined);
+  useEffect(() => {
+    if (what) told.value = '';
+  }, [what?.kind]);
   return (
     <>
       <p class="told" role="status">
@@ -108,6 +111,8 @@ function AddDialog({ task, done, close }: { task: WholeTask; done: () => void; c
   const request = useRequest();
   const type = (text: string) => {
     setText(text);
+    // what was refused was the text before
+    request.forget();
     // another text is another request
     draft.note.set(task.name, { text, key: crypto.randomUUID() });
   };

@@ -59,7 +59,7 @@ export function useRequest() {
       setSent(false);
     }
   };
-  return { send, failure, waits, isSent, stop: () => attempt.current?.abort() };
+  return { send, failure, waits, isSent, stop: () => attempt.current?.abort(), forget: () => setFailure(undefined) };
 }
 
 type Request = ReturnType<typeof useRequest>;

@@ -1,12 +1,12 @@
 // The dialog that submits a task. What admission refuses stands beside the field or the file that it speaks of.
 import type { ComponentChildren } from 'preact';
-import { useState } from 'preact/hooks';
+import { useRef, useState } from 'preact/hooks';
 import { Buttons, draft, Editor, emptyTask, Says, type TypedFile, useRequest, Wrong } from './request.tsx';
 import { agents, link, services, tasks } from './state.ts';
 import { Dialog, Problem } from './ui.tsx';
 
 /** What the API calls a field of the form, by what admission calls it. */
-const FIELDS: Record<string, RegExp> = {
+const FIELDS = {
   id: /^spec\.taskId$|^metadata\.name$/,
   service: /^spec\.serviceName$/,
   agent: /^spec\.agentName$/,
@@ -22,9 +22,13 @@ export function SubmitDialog({ close }: { close: () => void }) {
     setForm(draft.submit);
   };
   const changeFile = (i: number, part: Partial<TypedFile>) => change({ files: form.files.map((file, j) => (i === j ? { ...file, ...part } : file)) });
+  // what is refused is what was sent: a field or file that has changed since is not spoken of
+  const sent = useRef(form);
   const violations = request.failure?.violations ?? [];
-  const wrong = (field: RegExp) => violations.filter((violation) => field.test(violation.field)).map((violation) => violation.message);
-  const isBeside = (field: string) => Object.values(FIELDS).some((its) => its.test(field)) || form.files.some((_, i) => fileField(i).test(field));
+  const messages = (field: RegExp) => violations.filter((violation) => field.test(violation.field)).map((violation) => violation.message);
+  const wrong = (field: keyof typeof FIELDS) => (form[field] === sent.current[field] ? messages(FIELDS[field]) : []);
+  const wrongOf = (file: TypedFile) => messages(fileField(sent.current.files.indexOf(file)));
+  const isBeside = (field: string) => Object.values(FIELDS).some((its) => its.test(field)) || sent.current.files.some((_, i) => fileField(i).test(field));
   const next = Math.max(0, ...[...tasks.value.values()].map((task) => task.task_id)) + 1;
   const take = async (files: FileList) => {
     const read = await Promise.all([...files].map(async (file) => ({ filename: file.name, content: await file.text() })));
@@ -32,6 +36,7 @@ export function SubmitDialog({ close }: { close: () => void }) {
   };
   const submit = (event: SubmitEvent) => {
     event.preventDefault();
+    sent.current = form;
     const env = Object.fromEntries(
       form.env
         .split('\n')
@@ -49,13 +54,13 @@ export function SubmitDialog({ close }: { close: () => void }) {
     <Dialog title="New task" onClose={close} wide>
       <form onSubmit={submit}>
         <div class="fields">
-          <Field label="Number" wrong={wrong(FIELDS.id!)}>
+          <Field label="Number" wrong={wrong('id')}>
             {(props) => <input {...props} type="number" required min={1} max={4294967295} placeholder={String(next)} value={form.id} onInput={(e) => change({ id: e.currentTarget.value })} />}
           </Field>
-          <Field label="Service" wrong={wrong(FIELDS.service!)}>
+          <Field label="Service" wrong={wrong('service')}>
             {(props) => <input {...props} required list="services" autocapitalize="off" value={form.service} onInput={(e) => change({ service: e.currentTarget.value })} />}
           </Field>
-          <Field label="Agent" wrong={wrong(FIELDS.agent!)}>
+          <Field label="Agent" wrong={wrong('agent')}>
             {(props) => <input {...props} required list="agents" autocapitalize="off" value={form.agent} onInput={(e) => change({ agent: e.currentTarget.value })} />}
           </Field>
           <Field label="Title" wrong={[]}>
@@ -75,7 +80,7 @@ export function SubmitDialog({ close }: { close: () => void }) {
                 </button>
               )}
             </div>
-            <Editor label={`Text of file ${i + 1}`} text={file.content} wrong={wrong(fileField(i))} onType={(content) => changeFile(i, { content })} />
+            <Editor label={`Text of file ${i + 1}`} text={file.content} wrong={wrongOf(file)} onType={(content) => changeFile(i, { content })} />
           </fieldset>
         ))}
         <div class="more">
@@ -87,9 +92,9 @@ export function SubmitDialog({ close }: { close: () => void }) {
             <input type="file" accept=".md,text/markdown" multiple class="unseen" onChange={(e) => e.currentTarget.files && void take(e.currentTarget.files)} />
           </label>
         </div>
-        <details open={wrong(FIELDS.env!).length > 0}>
+        <details open={wrong('env').length > 0}>
           <summary>Variables</summary>
-          <Field label="One NAME=VALUE a line. No secrets: those belong to the Agent." wrong={wrong(FIELDS.env!)}>
+          <Field label="One NAME=VALUE a line. No secrets: those belong to the Agent." wrong={wrong('env')}>
             {(props) => <textarea {...props} rows={3} spellcheck={false} value={form.env} onInput={(e) => change({ env: e.currentTarget.value })} />}
           </Field>
         </details>

@@ -5,7 +5,7 @@ import type { Status, WholeTask } from './api.ts';
 import { changesBetween, difference } from './diff.ts';
 import { Lines } from './lines.ts';
 import { duration, list, logLine, oneLine, safeUrl, scale, visible } from './text.ts';
-import { REASONS, versions, willDo, willRollBack } from './words.ts';
+import { eventWords, REASONS, versions, willDo, willRollBack } from './words.ts';
 
 const RLO = String.fromCodePoint(0x202e);
 const ESC = String.fromCodePoint(0x1b);
@@ -108,6 +108,13 @@ test('versions are those that were recorded, and the present one, newest first',
   const states = (part: Partial<WholeTask>) => versions(task(part)).map(({ number, state }) => `${number} ${state}`);
   assert.deepEqual(states({ runs: [run(1, { outcome: 'Superseded' }), run(2)] }), ['2 Running', '1 Superseded']);
   assert.deepEqual(states({ runs: [run(1)] }), ['2 Running', '1 Ending']);
+});
+
+test('an Event of the Job is not taken for one of the task', () => {
+  const event = { severity: 'Normal', reason: 'Suspended', message: '', count: 1, at: null };
+  assert.match(eventWords({ ...event, kind: 'TaskRun' }), /until it is resumed/);
+  assert.match(eventWords({ ...event, kind: 'Job' }), /may not start yet/);
+  assert.equal(eventWords({ ...event, kind: 'Job', reason: 'constructor' }), 'The cluster says:');
 });
 
 test('each reason that is said to need somebody says what to do', () => {

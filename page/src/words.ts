@@ -44,6 +44,7 @@ export const REASONS: Record<string, Words> = {
   CleanupDeadline: { says: 'The task was deleted although something of it still lived.', remedy: 'The platform team has to see to it that it ends.' },
   SuccessfulCreate: { says: 'A pod was made for the run.' },
   SuccessfulDelete: { says: 'The run’s pod was told to end.' },
+  'Job Suspended': { says: 'The Job is made, and may not start yet.' },
   Resumed: { says: 'The Job may start.' },
   Completed: { says: 'The Job has ended well.' },
   AsExpected: { says: 'Nothing is wrong.' },
@@ -75,7 +76,7 @@ export function wordsFor(reason: string): Words {
 }
 
 export function eventWords(event: KubernetesEvent): string {
-  return wordsFor(event.reason).says || 'The cluster says:';
+  return wordsFor(`${event.kind} ${event.reason}`).says || wordsFor(event.reason).says || 'The cluster says:';
 }
 
 /** One word for what became of a version. */

@@ -5,6 +5,7 @@
 
 use crate::support::{Cluster, Namespace, Operator, PATIENCE, free_port, get, task_run};
 use futures::{StreamExt, stream};
+use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use std::ffi::OsString;
@@ -171,19 +172,20 @@ async fn create_many(ns: &Namespace<'_>) {
     assert!(started.elapsed() < PATIENCE * 4);
 }
 
+/// Each began half a minute after the one before, until now.
+#[expect(clippy::disallowed_methods, reason = "how long a task runs is told until now")]
 fn status(id: u32) -> Value {
-    let time = |minute: u32| format!("2026-01-{:02}T{:02}:{:02}:07Z", 1 + id % 28, minute / 60 % 24, minute % 60);
-    let (start, end) = (time(id), time(id + 3 + id % 50));
+    let second =
+        |seconds: i64| Timestamp::from_second(Timestamp::now().as_second() - seconds).expect("a time").to_string();
+    let ago = i64::from(TASKS - id) * 30 + 5;
+    let took = ago.min(40 + i64::from(id * 7 % 900));
     let (phase, message) = match id % 20 {
         0 => ("Running", "its Job is running"),
-        1 => ("Pending", "Agent \"coder\" does not exist"),
-        2 | 3 => (
-            "Failed",
-            "Job has reached the specified backoff limit; container agent ended with exit code 1: 3 tests failed",
-        ),
+        16 => ("Pending", "there is no Agent \"coder\" in this namespace"),
+        12 | 18 => ("Failed", "Job has reached the specified backoff limit; container agent ended with exit code 1"),
         _ => ("Succeeded", "its Job succeeded"),
     };
-    let has_ended = ["Failed", "Succeeded"].contains(&phase);
-    json!({"phase": phase, "message": message, "contextVersion": 1, "attempts": u32::from(phase != "Pending"),
-        "startTime": (phase != "Pending").then_some(start), "completionTime": has_ended.then_some(end)})
+    let (has_started, has_ended) = (phase != "Pending", ["Failed", "Succeeded"].contains(&phase));
+    json!({"phase": phase, "message": message, "contextVersion": 1, "attempts": u32::from(has_started),
+        "startTime": has_started.then(|| second(ago)), "completionTime": has_ended.then(|| second(ago - took))})
 }

@@ -107,6 +107,7 @@ await page.evaluate(() => (document.querySelector('.scroller').scrollTop = 0));
 const shown = () => page.locator('tbody tr[data-row]').count();
 assert.ok((await shown()) < 80);
 await page.locator('tbody tr[data-row="0"]').waitFor();
+await takeScreenshots(page, 'tasks');
 for (let i = 0; i < 40; i++) await page.keyboard.press('j');
 await page.locator('tr.selected[data-row="39"] a:focus').waitFor();
 // scrolled out of sight, the row gives the focus to the list, and the keys go on from it
@@ -114,8 +115,7 @@ await page.evaluate(() => (document.querySelector('.scroller').scrollTop = 100_0
 await page.locator('.scroller:focus').waitFor();
 await page.keyboard.press('j');
 await page.locator('tr.selected[data-row="40"] a:focus').waitFor();
-await looksWell(page, 'five thousand tasks');
-await takeScreenshots(page, 'tasks');
+await looksWell(page, 'a row that the keys have chosen');
 const began = Date.now();
 await page.getByLabel('Search tasks').fill('task-2500');
 await page.locator('table[aria-rowcount="2"]').waitFor();

@@ -51,6 +51,8 @@ const second = dialog.locator('fieldset.file').nth(1);
 await second.getByText('is empty').waitFor();
 assert.equal(await dialog.locator('fieldset.file').nth(0).getByText('is empty').count(), 0, 'it stands beside its own file');
 await takeScreenshots(page, 'submit-refused');
+await second.getByLabel('Text of file 2').fill('<!-- later --> now');
+assert.equal(await second.getByText('is empty').count(), 0, 'and is gone when that changes');
 await second.getByRole('button', { name: 'Leave out' }).click();
 await dialog.getByRole('button', { name: 'Submit the task' }).click();
 await page.waitForURL(/#\/tasks\/task-7$/);
@@ -80,6 +82,8 @@ await dialog.locator('strong', { hasText: 'once' }).waitFor();
 await takeScreenshots(page, 'add-context');
 await dialog.getByRole('button', { name: 'Add context' }).click();
 await dialog.waitFor({ state: 'detached' });
+await page.getByText('Context added successfully').waitFor();
+await page.getByRole('button', { name: 'OK', exact: true }).click();
 
 // Version 2 supersedes version 1
 await version(1).getByText('Superseded').waitFor();
@@ -155,6 +159,7 @@ await badge('Running').waitFor();
 kubectl('annotate', 'pods', '-l', 'context-version=5', 'kwok.test/outcome=succeeded');
 await badge('Succeeded').waitFor();
 await page.getByText('The run ended well.').waitFor();
+await page.getByRole('button', { name: 'OK', exact: true }).click();
 await takeScreenshots(page, 'task');
 await page.getByRole('button', { name: 'Run again…' }).click();
 await dialog.getByText('Version 6 starts at once.').waitFor();
