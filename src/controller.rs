@@ -23,6 +23,7 @@ use crate::metrics::{Failure, Metrics};
 use crate::plan::{Next, Plan, Step, plan};
 use crate::telemetry::{Span, Task};
 use cache::{Caches, GuardedAgent, Kept, Look};
+use futures::channel::mpsc::UnboundedReceiver;
 use futures::stream::{self, Stream};
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use k8s_openapi::api::batch::v1::Job;
@@ -43,7 +44,6 @@ use std::future::{Future, Ready, ready};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
-use tokio::sync::mpsc::UnboundedReceiver;
 use tracing::Instrument;
 use turns::Turns;
 use versions::Versions;
@@ -133,7 +133,7 @@ pub async fn run(
         // would wait for all others
         .with_config(Config::default().concurrency(0))
         .reconcile_on(passed_over(ctx.clone()))
-        .reconcile_on(turns::calls(called))
+        .reconcile_on(called)
         .watches_stream(jobs, move |job| cache::task_run_of(&job).inspect(|object| of_jobs.due(object)))
         .watches_stream(pods, move |pod| cache::task_run_of(&pod).inspect(|object| of_pods.due(object)))
         .watches_stream(agents, move |agent: GuardedAgent| {

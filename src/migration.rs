@@ -74,8 +74,7 @@ enum First {
 
 impl First {
     fn of(live: &TaskRun) -> Self {
-        let runs = live.status.as_ref().map(|status| status.runs.as_slice()).unwrap_or_default();
-        match runs.first() {
+        match live.runs().first() {
             None => Self::NotRecorded,
             Some(run) if run.context_version == 1 && run.outcome.is_none() => Self::GoesOn,
             Some(run) if run.context_version == 1 && run.outcome == Some(Outcome::Unknown) => Self::Unknown,

@@ -107,8 +107,7 @@ impl Observed {
 
     /// Whether a Job with this uid is the run of some version.
     fn is_recorded(&self, uid: Option<&String>) -> bool {
-        let mut runs = self.task_run.status.iter().flat_map(|status| &status.runs);
-        uid.is_some() && runs.any(|run| run.job_uid.as_ref() == uid)
+        uid.is_some() && self.task_run.runs().iter().any(|run| run.job_uid.as_ref() == uid)
     }
 
     fn end_older(&self) -> Vec<Step> {

@@ -197,6 +197,11 @@ export interface Answer<T> {
   data: T;
 }
 
+/** Where a task is. */
+export function pathOf(name: string): string {
+  return `/pm/tasks/${encodeURIComponent(name)}`;
+}
+
 /** Reads something. */
 export async function get<T>(path: string, signal?: AbortSignal): Promise<T> {
   const response = await authorized('GET', path, { signal });
@@ -246,7 +251,7 @@ export function pause(seconds: number, signal: AbortSignal): Promise<void> {
 }
 
 /** How it is with a stream. */
-export type Line = { state: 'connecting' | 'live' } | { state: 'away'; why: string };
+export type Line = { state: 'connecting' | 'live' | 'over' } | { state: 'away'; why: string };
 
 /**
  * Follows a stream for as long as the page is looked at: reads it, and begins anew where it breaks off. Ends with what
@@ -286,6 +291,7 @@ export function follow(
         // a new token is asked for at the next attempt
         if (!why.isPassing && why.status !== 401) {
           isOver = true;
+          tell({ state: 'over' });
           return fails(why);
         }
         tell({ state: 'away', why: why.message });

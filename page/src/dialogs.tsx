@@ -2,7 +2,7 @@
 // token that ends, and an API that restarts; and each request has a key, so that sending it again adds nothing twice.
 import { signal } from '@preact/signals';
 import { useEffect, useState } from 'preact/hooks';
-import type { WholeTask } from './api.ts';
+import { pathOf, type WholeTask } from './api.ts';
 import { Buttons, draft, Editor, Says, told, useRequest } from './request.tsx';
 import { SubmitDialog } from './submit.tsx';
 import { oneLine, visible } from './text.ts';
@@ -89,7 +89,7 @@ function ConfirmDialog({
   const request = useRequest();
   const submit = (event: SubmitEvent) => {
     event.preventDefault();
-    void request.send(`/pm/tasks/${encodeURIComponent(task.name)}/${path}`, body, () => {
+    void request.send(`${pathOf(task.name)}/${path}`, body, () => {
       close();
       done();
     });
@@ -126,7 +126,7 @@ function AddDialog({ task, done, close }: { task: WholeTask; done: () => void; c
       close();
       done();
     };
-    void request.send(`/pm/tasks/${encodeURIComponent(task.name)}/context`, { additional_context: note.text }, then, note.key);
+    void request.send(`${pathOf(task.name)}/context`, { additional_context: note.text }, then, note.key);
   };
   // the new file is the last one
   const isIts = (field: string) => /^spec\.markdownFiles\[\d+\]\.content$/.test(field);

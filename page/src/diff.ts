@@ -9,6 +9,9 @@ export interface Change {
   what: '+' | '~' | '-';
 }
 
+/** In words. */
+export const WHAT: Record<Change['what'], string> = { '+': 'added', '~': 'changed', '-': 'left out' };
+
 /** What a version did to the files of the one before. */
 export function changesBetween(before: File[], after: File[]): Change[] {
   const [old, new_] = [before, after].map((files) => new Map(files.map((file) => [file.filename, file.content])));

@@ -1,7 +1,7 @@
 // The files of a version, and what is different between two.
 import { useMemo, useState } from 'preact/hooks';
 import { Failure, type File, type WholeTask } from './api.ts';
-import { type Change, changesBetween, difference } from './diff.ts';
+import { type Change, changesBetween, difference, WHAT } from './diff.ts';
 import { Markdown } from './markdown.tsx';
 import { refine, route } from './state.ts';
 import { oneLine, visible } from './text.ts';
@@ -14,11 +14,13 @@ const FIRST = 5;
 /** The files of versions as far as they were read, and why one was not. */
 export type Kept = ReadonlyMap<number, File[] | Failure>;
 
-function VersionSelect({ label, numbers, value, onChange }: { label: string; numbers: number[]; value: number; onChange: (version: string) => void }) {
+/** Which version; `newest` stands for 0. */
+export function VersionSelect({ label, numbers, value, newest, onChange }: { label: string; numbers: number[]; value: number; newest?: string; onChange: (version: string) => void }) {
   return (
     <label>
       {label}{' '}
       <select value={String(value)} onChange={(event) => onChange(event.currentTarget.value)}>
+        {newest && <option value="0">{newest}</option>}
         {numbers.map((number) => (
           <option key={number} value={String(number)}>
             version {number}
@@ -134,11 +136,10 @@ function Differences({ before, after, from, to }: { before: File[]; after: File[
 
 function FileDiff({ filename, what, before, after }: { filename: string; what: Change['what']; before: string; after: string }) {
   const rows = useMemo(() => difference(before, after), [before, after]);
-  const words = { '+': 'added', '-': 'left out', '~': 'changed' };
   return (
     <article class="file" aria-label={oneLine(filename)}>
       <h3>
-        <bdi>{oneLine(filename)}</bdi> <span class={`what w${what === '+' ? 'added' : what === '-' ? 'gone' : ''}`}>{words[what]}</span>
+        <bdi>{oneLine(filename)}</bdi> <span class={`what w${what === '+' ? 'added' : what === '-' ? 'gone' : ''}`}>{WHAT[what]}</span>
       </h3>
       {rows ? (
         <div class="diff" role="region" aria-label={`What is different in ${oneLine(filename)}`} tabIndex={0}>

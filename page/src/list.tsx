@@ -4,13 +4,13 @@ import { Component } from 'preact';
 import { useLayoutEffect, useRef } from 'preact/hooks';
 import type { Task } from './api.ts';
 import { asked } from './dialogs.tsx';
-import { counts, isListed, link, listFailure, refine, route, services, shown, type SortKey, tasks, titleOf, wish } from './state.ts';
+import { counts, isListed, link, listFailure, PHASES, refine, route, services, shown, type SortKey, tasks, titleOf, wish } from './state.ts';
 import { oneLine } from './text.ts';
 import { Badge, Elapsed, Empty, Name, Problem, useRows } from './ui.tsx';
+import { isOver, messageOf } from './words.ts';
 
 /** Of a row, in pixels; the style says the same. */
 const ROW = 56;
-const PHASES = ['Running', 'Pending', 'Failed', 'Succeeded'];
 /** Name of the task that the keys speak of. */
 export const selected = signal('');
 
@@ -182,8 +182,7 @@ class Row extends Component<RowProps> {
   }
 
   override render({ task, at, isSelected }: RowProps) {
-    const isOver = task.phase === 'Succeeded' || task.phase === 'Failed';
-    const elapsed = <Elapsed start={task.started_at} end={isOver ? (task.completed_at ?? task.started_at) : null} />;
+    const elapsed = <Elapsed start={task.started_at} end={isOver(task.phase) ? (task.completed_at ?? task.started_at) : null} />;
     const service = oneLine(task.service);
     return (
       <tr aria-rowindex={at + 2} data-row={at} class={isSelected ? 'selected' : ''}>
@@ -195,7 +194,7 @@ class Row extends Component<RowProps> {
             <span class="narrow">
               {service} · v{task.context_version} · {elapsed} {task.started_at && '· '}
             </span>
-            {oneLine(task.message)}
+            {oneLine(messageOf('', task.message))}
           </small>
         </td>
         <td class="service">{service}</td>

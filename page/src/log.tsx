@@ -1,15 +1,16 @@
 // The log of a run, as it is written. Escapes of terminals are taken away, and what is very long is cut: the rest can be
 // saved as a file.
 import { useEffect, useLayoutEffect, useRef, useState } from 'preact/hooks';
-import { type Failure, follow, type Line, texts, type WholeTask } from './api.ts';
+import { type Failure, follow, type Line, pathOf, texts, type WholeTask } from './api.ts';
 import { BLOCK, Lines, MOST, type Shown } from './lines.ts';
 import { Empty, Problem } from './ui.tsx';
+import { isOver, LINE } from './words.ts';
 
 export function Log({ task, version }: { task: WholeTask; version?: number }) {
   const [shown, setShown] = useState<Shown>({ blocks: [], dropped: 0 });
   const [line, setLine] = useState<Line>({ state: 'connecting' });
   const [failure, setFailure] = useState<Failure>();
-  const [isOver, setOver] = useState(false);
+  const [isEnded, setEnded] = useState(false);
   const [isWrapped, setWrapped] = useState(true);
   const box = useRef<HTMLDivElement>(null);
   const isAtEnd = useRef(true);
@@ -18,14 +19,14 @@ export function Log({ task, version }: { task: WholeTask; version?: number }) {
 
   useEffect(() => {
     setFailure(undefined);
-    setOver(false);
+    setEnded(false);
     setShown({ blocks: [], dropped: 0 });
     let frame = 0;
     const query = new URLSearchParams({ follow: 'true', tail_lines: String(MOST) });
     if (version) query.set('version', String(version));
     let stop = () => {};
     stop = follow(
-      `/pm/tasks/${encodeURIComponent(task.name)}/logs?${query}`,
+      `${pathOf(task.name)}/logs?${query}`,
       async (response, alive, signal) => {
         const lines = new Lines();
         // a log may be silent for as long as it likes
@@ -39,7 +40,7 @@ export function Log({ task, version }: { task: WholeTask; version?: number }) {
         clearInterval(timer);
         // otherwise the API has ended, and not the log
         if (!hasEnded(last.current, version)) return;
-        setOver(true);
+        setEnded(true);
         stop();
       },
       setLine,
@@ -65,8 +66,8 @@ export function Log({ task, version }: { task: WholeTask; version?: number }) {
   return (
     <>
       <div class="options">
-        <span class={`line ${isOver || failure ? 'over' : line.state}`} role="status">
-          {failure ? 'No log' : isOver ? 'The log has ended' : { connecting: 'Connecting…', live: 'Live', away: 'Reconnecting…' }[line.state]}
+        <span class={`line ${isEnded || failure ? 'over' : line.state}`} role="status">
+          {failure ? 'No log' : isEnded ? 'The log has ended' : LINE[line.state]}
         </span>
         <label class="check">
           <input type="checkbox" checked={isWrapped} onChange={(event) => setWrapped(event.currentTarget.checked)} />
@@ -77,12 +78,12 @@ export function Log({ task, version }: { task: WholeTask; version?: number }) {
         </button>
       </div>
       {failure && <Problem failure={failure} />}
-      {isEmpty && !failure && !isOver && (
+      {isEmpty && !failure && !isEnded && (
         <Empty title="Nothing written yet">
           <p>Lines appear here as the agent writes them.</p>
         </Empty>
       )}
-      {isEmpty && isOver && <Empty title="The log is empty" />}
+      {isEmpty && isEnded && <Empty title="The log is empty" />}
       {!isEmpty && (
         <div
           ref={box}
@@ -111,5 +112,5 @@ export function Log({ task, version }: { task: WholeTask; version?: number }) {
 function hasEnded(task: WholeTask, version: number | undefined): boolean {
   const { status } = task;
   if (version) return task.runs.some((run) => run.context_version === version && run.outcome);
-  return status.context_version === task.context_version && (status.phase === 'Succeeded' || status.phase === 'Failed');
+  return status.context_version === task.context_version && isOver(status.phase);
 }

@@ -11,6 +11,7 @@ import './style.css';
 import { TaskView } from './task.tsx';
 import { person } from './text.ts';
 import { Dialog } from './ui.tsx';
+import { LINE } from './words.ts';
 
 const isHelp = signal(false);
 /** WCAG 2.1.4: keys of one letter can be turned off. */
@@ -103,10 +104,9 @@ function Header() {
 function Connection() {
   if (wanted.value !== undefined) return <span class="line" />;
   const how = line.value;
-  const words = { connecting: 'Connecting…', live: 'Live', away: 'Reconnecting…' }[how.state];
   return (
     <span class={`line ${how.state}`} role="status" title={how.state === 'away' ? how.why : undefined}>
-      {words}
+      {LINE[how.state]}
     </span>
   );
 }

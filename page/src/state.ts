@@ -97,7 +97,8 @@ export function followTasks(): () => void {
 }
 
 export type SortKey = 'task' | 'service' | 'phase' | 'started';
-const PHASES = ['Running', 'Pending', 'Failed', 'Succeeded'];
+/** In the order in which they are shown. */
+export const PHASES = ['Running', 'Pending', 'Failed', 'Succeeded'];
 
 const order: Record<SortKey, (a: Task, b: Task) => number> = {
   task: (a, b) => a.task_id - b.task_id || a.name.localeCompare(b.name),

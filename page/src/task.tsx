@@ -1,15 +1,15 @@
 // One task: what goes on, in plain words, with what to do about it; its versions; its files, differences, log and Events.
 import { useEffect, useRef, useState } from 'preact/hooks';
-import { Failure, type File, follow, get, type KubernetesEvent, serverSent, type WholeTask } from './api.ts';
+import { Failure, type File, follow, get, type KubernetesEvent, pathOf, serverSent, type WholeTask } from './api.ts';
 import { asked } from './dialogs.tsx';
 import { type Change, changesBetween } from './diff.ts';
-import { Diff, Files, type Kept, versionOf } from './files.tsx';
+import { Diff, Files, type Kept, versionOf, VersionSelect } from './files.tsx';
 import { Log } from './log.tsx';
 import { line, link, now, refine, route, titleOf } from './state.ts';
 import { oneLine, person, visible, when } from './text.ts';
 import { Timeline } from './timeline.tsx';
 import { Badge, Elapsed, Empty, Name, Problem } from './ui.tsx';
-import { type Action, CONDITIONS, eventWords, isStalled, reasonOf, versions, wordsFor } from './words.ts';
+import { type Action, CONDITIONS, eventWords, isStalled, messageOf, reasonOf, versions, wordsFor } from './words.ts';
 
 const TABS: [string, string][] = [
   ['files', 'Files'],
@@ -34,8 +34,13 @@ function useTask(name: string) {
   const look = useRef(() => {});
   useEffect(() => {
     const end = new AbortController();
-    const path = `/pm/tasks/${encodeURIComponent(name)}`;
-    let [isReading, isOld] = [false, false];
+    const path = pathOf(name);
+    let [isReading, isOld, isGone] = [false, false, false];
+    // what was read stays to be seen where it cannot be read again; with no failure its end was told
+    const fail = (failure?: Failure) => {
+      isGone ||= !failure || failure.status === 404;
+      setRead(({ task }) => (task && isGone ? { task, isGone } : { task, failure }));
+    };
     // one reading at a time; what changes meanwhile is read after it
     const again = async () => {
       isOld = true;
@@ -45,14 +50,16 @@ function useTask(name: string) {
         isOld = false;
         try {
           const task = await get<WholeTask>(path, end.signal);
+          // an answer that was under way is older than the end
+          if (isGone) continue;
           setRead({ task });
           // a dialog says what will happen to the task as it is now
           if (asked.value && 'task' in asked.value && asked.value.task.name === task.name) asked.value = { ...asked.value, task };
           const history = await get<{ stored_at?: Record<string, string> }>(`${path}/history`, end.signal);
           setStoredAt(history.stored_at ?? {});
         } catch (failure) {
-          // while the API is away, what was read stays
-          if (failure instanceof Failure && !failure.isPassing) setRead((old) => (old.isGone ? old : { ...old, failure }));
+          if (failure instanceof Failure && !failure.isPassing) fail(failure);
+          if (isGone) continue;
         }
         try {
           setEvents((await get<{ events: KubernetesEvent[] }>(`${path}/kubernetes-events`, end.signal)).events);
@@ -67,16 +74,17 @@ function useTask(name: string) {
       `${path}/events`,
       (response, alive) =>
         serverSent(response, alive, (event) => {
-          if (event === 'deleted') setRead((old) => ({ task: old.task, isGone: true }));
-          else void again();
+          if (event === 'deleted') return fail();
+          isGone = false;
+          void again();
         }),
       (how) => {
         line.value = how;
       },
       (failure) => {
         // without the right to follow it may be read all the same
-        void again();
-        if (failure.status !== 403) setRead((old) => (old.isGone ? old : { ...old, failure }));
+        if (failure.status === 403) void again();
+        else fail(failure);
       },
     );
     return () => {
@@ -102,7 +110,7 @@ function useFiles(task: WholeTask | undefined, wanted: number[]): Kept {
         if (asked.current.has(version)) continue;
         asked.current.add(version);
         try {
-          const { markdown_files } = await get<{ markdown_files: File[] }>(`/pm/tasks/${encodeURIComponent(task.name)}/history/${version}`, end.signal);
+          const { markdown_files } = await get<{ markdown_files: File[] }>(`${pathOf(task.name)}/history/${version}`, end.signal);
           setKept((old) => new Map(old).set(version, markdown_files));
         } catch (failure) {
           // it may be there later
@@ -286,12 +294,13 @@ function Now({ task }: { task: WholeTask }) {
   const { status } = task;
   const reason = reasonOf(status);
   const words = wordsFor(reason);
+  const message = messageOf(reason, status.message);
   const kind = status.deleting ? 'pending' : isStalled(status) ? 'stalled' : reason === 'Suspended' ? 'suspended' : status.phase.toLowerCase();
   const isOlder = status.context_version !== task.context_version;
   return (
     <div class={`now ${kind}`} role="status">
       <h2>{status.deleting ? 'The task is being deleted: its run ends first.' : words.says || oneLine(reason)}</h2>
-      {status.message && <p>{visible(status.message)}</p>}
+      {message && <p>{visible(message)}</p>}
       {isOlder && <p>That is about version {status.context_version}. Version {task.context_version} has not been looked at yet.</p>}
       {words.remedy && !status.deleting && (
         <p class="remedy">
@@ -327,17 +336,13 @@ function LogOf({ task, numbers }: { task: WholeTask; numbers: number[] }) {
   return (
     <>
       <div class="options">
-        <label>
-          Log of{' '}
-          <select value={String(version)} onChange={(event) => refine({ version: event.currentTarget.value.replace(/^0$/, '') })}>
-            <option value="0">the newest run, and those that come</option>
-            {numbers.map((number) => (
-              <option key={number} value={String(number)}>
-                version {number}
-              </option>
-            ))}
-          </select>
-        </label>
+        <VersionSelect
+          label="Log of"
+          numbers={numbers}
+          value={version}
+          newest="the newest run, and those that come"
+          onChange={(version) => refine({ version: version.replace(/^0$/, '') })}
+        />
       </div>
       <Log task={task} version={version || undefined} />
     </>
@@ -354,7 +359,7 @@ function Events({ task, events }: { task: WholeTask; events: KubernetesEvent[] |
           <li key={type} class={status === 'True' ? 'on' : ''}>
             <strong>{type}</strong> {status === 'True' ? 'yes' : 'no'}
             <small>
-              {status === 'True' && `${CONDITIONS[type] ?? ''} ${oneLine(reason)}: ${oneLine(message)}. `}
+              {status === 'True' && `${CONDITIONS[type] ?? ''} ${oneLine(reason)}: ${oneLine(messageOf('', message))}. `}
               Since {when(lastTransitionTime, now.value)}
             </small>
           </li>

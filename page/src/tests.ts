@@ -5,7 +5,7 @@ import type { Status, WholeTask } from './api.ts';
 import { changesBetween, difference } from './diff.ts';
 import { Lines } from './lines.ts';
 import { duration, list, logLine, oneLine, safeUrl, scale, visible } from './text.ts';
-import { eventWords, REASONS, versions, willDo, willRollBack } from './words.ts';
+import { eventWords, messageOf, REASONS, versions, willDo, willRollBack } from './words.ts';
 
 const RLO = String.fromCodePoint(0x202e);
 const ESC = String.fromCodePoint(0x1b);
@@ -47,6 +47,14 @@ test('links go only where nothing runs', () => {
 test('times in words', () => {
   assert.deepEqual([0, 59.9, 65, 7260, 200_000].map(duration), ['0s', '59s', '1m 05s', '2h 01m', '2d 7h']);
   assert.equal(list(['a', 'b', 'c']), 'a, b and c');
+});
+
+test('what a message tells those with kubectl to do is left out', () => {
+  const cancelled = 'set spec.cancel to false and raise spec.contextVersion by 1 to run it again (kubectl taskrun rerun)';
+  assert.equal(messageOf('Cancelled', `cancelled; ${cancelled}`), '');
+  assert.equal(messageOf('Cancelled', `cancelled before it started; ${cancelled}`), 'cancelled before it started');
+  assert.equal(messageOf('Suspended', 'suspended: set spec.suspend to false to run it (kubectl taskrun resume)'), '');
+  assert.equal(messageOf('JobFailed', 'exit code 1: set spec.x'), 'exit code 1: set spec.x');
 });
 
 test('a line of time cuts short where nothing went on, and keeps the order', () => {

@@ -1,11 +1,11 @@
 // The versions of a task as bars on one line of time: waiting, running, and what became of them; who changed what when.
 import type { ComponentChildren } from 'preact';
 import type { WholeTask } from './api.ts';
-import type { Change } from './diff.ts';
+import { type Change, WHAT } from './diff.ts';
 import { now } from './state.ts';
 import { duration, oneLine, person, scale, when } from './text.ts';
 import { Badge } from './ui.tsx';
-import { type Version, versions } from './words.ts';
+import { messageOf, type Version, versions } from './words.ts';
 
 /** When a version came, began and ended, in milliseconds; each as far as it is known. */
 export function times(version: Version, storedAt: Record<string, string>, task: WholeTask, at: number) {
@@ -48,7 +48,7 @@ export function Timeline({ task, storedAt, changes, actions }: { task: WholeTask
                 </>
               )}
               {made && <Changes made={made} />}
-              {run.message && state !== 'Superseded' && <span class="message">{oneLine(run.message)}</span>}
+              {state !== 'Superseded' && <span class="message">{oneLine(messageOf(state, run.message ?? ''))}</span>}
             </p>
             <span class="actions">{actions(number)}</span>
           </li>
@@ -63,13 +63,12 @@ function Bar({ class: name, from, to }: { class: string; from: number; to: numbe
 }
 
 function Changes({ made }: { made: Change[] }) {
-  const words = { '+': 'added', '~': 'changed', '-': 'left out' };
   return (
     <span class="changes">
       {made.length === 0 && <span>the same files again</span>}
       {made.slice(0, 6).map(({ filename, what }) => (
         <span key={filename} class="change">
-          <abbr title={words[what]}>{what === '-' ? '−' : what}</abbr>
+          <abbr title={WHAT[what]}>{what === '-' ? '−' : what}</abbr>
           <bdi>{oneLine(filename)}</bdi>
         </span>
       ))}

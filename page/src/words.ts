@@ -1,6 +1,6 @@
 // What the reasons of conditions and Events mean, and what to do about them: one table. And what an action will do,
 // said before it is done. Pure.
-import type { KubernetesEvent, Outcome, Phase, Run, Status, WholeTask } from './api.ts';
+import type { KubernetesEvent, Line, Outcome, Phase, Run, Status, WholeTask } from './api.ts';
 import { count } from './text.ts';
 
 export interface Words {
@@ -64,6 +64,14 @@ export function reasonOf(status: Status): string {
   return status.conditions.find((condition) => condition.status === 'True')?.reason ?? 'Pending';
 }
 
+/** Whether what is shown is as it is now. */
+export const LINE: Record<Line['state'], string> = { connecting: 'Connecting…', live: 'Live', away: 'Reconnecting…', over: 'Not live' };
+
+/** Whether a run in this phase has ended. */
+export function isOver(phase: Phase): boolean {
+  return phase === 'Succeeded' || phase === 'Failed';
+}
+
 /** Whether a person has to act before it goes on. */
 export function isStalled(status: Status): boolean {
   const stalled = status.conditions.some((condition) => condition.type === 'Stalled' && condition.status === 'True');
@@ -73,6 +81,12 @@ export function isStalled(status: Status): boolean {
 /** What is said of a reason that is not in the table: nothing, and the message has to do. */
 export function wordsFor(reason: string): Words {
   return (Object.hasOwn(REASONS, reason) && REASONS[reason]) || { says: '' };
+}
+
+/** What a message says beside its reason, and beside what it tells those who have kubectl to do: the page has buttons. */
+export function messageOf(reason: string, message: string): string {
+  const rest = message.replace(/[:;] set spec\.[^()]* \(kubectl taskrun \w+\)$/, '');
+  return rest.toLowerCase() === reason.toLowerCase() ? '' : rest;
 }
 
 export function eventWords(event: KubernetesEvent): string {

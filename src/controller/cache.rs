@@ -75,8 +75,7 @@ impl Caches {
         let is_started = task_run.present_run().or(task_run.run_waited_for()).is_some();
         let is_surplus = !task_run.surplus_runs().is_empty();
         // pods of an adopted Job are found only live, until they are labelled
-        let runs = task_run.status.iter().flat_map(|status| &status.runs);
-        let mut go_on = runs.filter(|run| run.outcome.is_none());
+        let mut go_on = task_run.runs().iter().filter(|run| run.outcome.is_none());
         let is_adopted = go_on.clone().any(|run| task_run.is_adopted(run));
         let is_ending = task_run.metadata.deletion_timestamp.is_some();
         let (job, other_jobs) = (self.job(task_run, task_run.spec.context_version), self.other_jobs(task_run));
@@ -144,7 +143,7 @@ impl Caches {
     /// Jobs that this TaskRun owns, of other versions than its present one.
     pub fn other_jobs(&self, task_run: &TaskRun) -> Vec<Job> {
         let present = task_run.spec.context_version;
-        let recorded = task_run.status.iter().flat_map(|status| &status.runs).map(|run| run.context_version);
+        let recorded = task_run.runs().iter().map(|run| run.context_version);
         let mut versions: Vec<u32> =
             (present.saturating_sub(OLDER_VERSIONS)..present).chain(recorded).filter(|v| *v != present).collect();
         versions.sort_unstable();

@@ -27,9 +27,8 @@ pub async fn observe(ctx: &Context, cached: &TaskRun, first: bool) -> Result<Opt
     };
     let is_deleted = task_run.metadata.deletion_timestamp.is_some();
     let is_recorded = task_run.present_run().is_some();
-    let is_plain = !is_recorded && !is_deleted && !task_run.spec.is_held() && task_run.adoption().is_none();
-    let has_job = ctx.caches.packed_job(&task_run, task_run.spec.context_version).is_some();
-    let is_new = first && is_plain && !goes_on(&task_run) && !has_job && can_run(ctx, &task_run);
+    let agent = agent(ctx, &task_run);
+    let is_new = first && looks_new(ctx, &task_run, agent.as_ref());
     let job = match is_new {
         true => None,
         false => ctx.api_server.fetch::<Job>(&namespace, &task_run.present_job()).await?,
@@ -60,7 +59,7 @@ pub async fn observe(ctx: &Context, cached: &TaskRun, first: bool) -> Result<Opt
         pods: pods(ctx, &task_run, job.as_ref(), &other_jobs, adopted.as_ref()).await?,
         workload: workload(ctx, &task_run, job.iter().chain(&other_jobs)).await?,
         other_jobs,
-        agent: agent(ctx, &task_run),
+        agent,
         task_run,
         job,
         adopted,
@@ -72,14 +71,15 @@ pub async fn observe(ctx: &Context, cached: &TaskRun, first: bool) -> Result<Opt
     }))
 }
 
-/// Whether a run of any version has no end yet.
-fn goes_on(task_run: &TaskRun) -> bool {
-    task_run.status.iter().flat_map(|status| &status.runs).any(|run| run.outcome.is_none())
-}
-
-/// Whether a Job can be made of it now.
-fn can_run(ctx: &Context, task_run: &TaskRun) -> bool {
-    agent(ctx, task_run).is_some_and(|agent| agent.is_ok_and(|agent| build_job(task_run, &agent).is_ok()))
+/// Whether this version is one to make a Job of now, as far as is known without asking; then no older run goes on.
+fn looks_new(ctx: &Context, task_run: &TaskRun, agent: Option<&Result<Agent, String>>) -> bool {
+    let is_plain = task_run.metadata.deletion_timestamp.is_none()
+        && !task_run.spec.is_held()
+        && task_run.adoption().is_none()
+        && task_run.present_run().is_none();
+    let has_job = || ctx.caches.packed_job(task_run, task_run.spec.context_version).is_some();
+    let can_run = || agent.is_some_and(|agent| agent.as_ref().is_ok_and(|agent| build_job(task_run, agent).is_ok()));
+    is_plain && task_run.runs().iter().all(|run| run.outcome.is_some()) && !has_job() && can_run()
 }
 
 /// Jobs other than the present version's: all of the task where a run may begin or all must be found, else
@@ -100,7 +100,7 @@ async fn other_jobs(ctx: &Context, task_run: &TaskRun, is_surplus: bool) -> Resu
     // one that was adopted may have been made again by whom it belonged to
     let begins = task_run.present_run().is_none();
     let may_live = |run: &&RunStatus| run.outcome.is_none() || (begins && task_run.is_adopted(run));
-    let runs = task_run.status.iter().flat_map(|status| &status.runs).filter(may_live);
+    let runs = task_run.runs().iter().filter(may_live);
     for name in runs.filter_map(|run| run.job_name.as_ref()).filter(|name| **name != present) {
         let is_there = jobs.iter().any(|job| job.name_any() == *name);
         if !is_live || !is_there {
@@ -121,12 +121,12 @@ async fn pods(
     adopted: Option<&Job>,
 ) -> Result<Vec<Pod>, Error> {
     let records = task_run.present_run().is_none() && job.is_some();
-    let runs = task_run.status.iter().flat_map(|status| &status.runs).filter(|run| run.outcome.is_none());
+    let runs = task_run.runs().iter().filter(|run| run.outcome.is_none());
     let goes_on: Vec<_> = runs.filter_map(|run| run.job_uid.as_ref()).collect();
     let is_the_end =
         |job: &Job| is_finished(job) && job.metadata.uid.as_ref().is_some_and(|uid| goes_on.contains(&uid));
     let ends = job.into_iter().chain(others).any(is_the_end);
-    let mut runs = task_run.status.iter().flat_map(|status| &status.runs);
+    let mut runs = task_run.runs().iter();
     let recorded = runs.find(|run| task_run.is_adopted(run) && (records || run.outcome.is_none()));
     let adopted = adopted.and_then(|job| job.metadata.uid.as_ref()).or(recorded.and_then(|run| run.job_uid.as_ref()));
     let is_live = records || ends || adopted.is_some() || task_run.metadata.deletion_timestamp.is_some();

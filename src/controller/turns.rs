@@ -5,12 +5,10 @@
 //! come. A turn is never lost: whoever holds one gives it back by dropping it, and it goes to the next.
 
 use super::cache::Kept;
-use futures::Stream;
-use futures::stream;
+use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
 use kube::runtime::reflector::ObjectRef;
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 
 /// All turns.
@@ -44,7 +42,7 @@ pub struct Turn(Arc<Shared>);
 impl Turns {
     /// So many at a time; and the objects whose turn has come, which are then to be reconciled.
     pub fn new(many: usize) -> (Self, UnboundedReceiver<ObjectRef<Kept>>) {
-        let (calls, called) = unbounded_channel();
+        let (calls, called) = unbounded();
         let queue = Mutex::new(Queue { free: many, ..Queue::default() });
         (Self(Arc::new(Shared { queue, calls })), called)
     }
@@ -125,17 +123,12 @@ impl Drop for Turn {
     fn drop(&mut self) {
         match self.0.next() {
             // one that nobody can be called to any more is where the reconciler has ended
-            Some(Waiting::Object(object)) => drop(self.0.calls.send(object)),
+            Some(Waiting::Object(object)) => drop(self.0.calls.unbounded_send(object)),
             // who has gone gives it back
             Some(Waiting::Other(give)) => drop(give.send(Turn(self.0.clone()))),
             None => {}
         }
     }
-}
-
-/// The objects whose turn has come.
-pub fn calls(called: UnboundedReceiver<ObjectRef<Kept>>) -> impl Stream<Item = ObjectRef<Kept>> + Send {
-    stream::unfold(called, async |mut called| Some((called.recv().await?, called)))
 }
 
 #[cfg(test)]

@@ -135,6 +135,12 @@ impl TaskRun {
         Some(annotation.as_str()).filter(|text| super::is_traceparent(text))
     }
 
+    /// The runs that are recorded, oldest first.
+    #[must_use]
+    pub fn runs(&self) -> &[RunStatus] {
+        self.status.as_ref().map(|status| status.runs.as_slice()).unwrap_or_default()
+    }
+
     /// The run of the present version, if one was recorded.
     #[must_use]
     pub fn present_run(&self) -> Option<&RunStatus> {
@@ -179,8 +185,7 @@ impl TaskRun {
     /// The Job that version 1 is, as long as no run is recorded.
     #[must_use]
     pub fn adoption(&self) -> Option<Adoption<'_>> {
-        let has_run = self.status.as_ref().is_some_and(|status| !status.runs.is_empty());
-        self.annotations().get(ADOPTS).filter(|_| !has_run).map(|text| Adoption::of(text))
+        self.annotations().get(ADOPTS).filter(|_| self.runs().is_empty()).map(|text| Adoption::of(text))
     }
 
     /// The name of the present version's Job.
@@ -194,7 +199,7 @@ impl TaskRun {
     #[must_use]
     pub fn surplus_runs(&self) -> &[RunStatus] {
         let present = self.spec.context_version;
-        let runs = self.status.as_ref().map(|status| status.runs.as_slice()).unwrap_or_default();
+        let runs = self.runs();
         let ended = runs.iter().take_while(|run| run.outcome.is_some() && run.context_version < present).count();
         &runs[..ended.saturating_sub(self.spec.history_limit())]
     }

@@ -198,8 +198,7 @@ fn phase(task_run: &TaskRun) -> Option<Phase> {
 
 /// Whether what goes on is somebody else's Job, which `suspend` leaves alone.
 fn follows_adopted(task_run: &TaskRun) -> bool {
-    let mut runs = task_run.status.iter().flat_map(|status| &status.runs);
-    task_run.adoption().is_some() || runs.any(|run| run.outcome.is_none() && task_run.is_adopted(run))
+    task_run.adoption().is_some() || task_run.runs().iter().any(|run| run.outcome.is_none() && task_run.is_adopted(run))
 }
 
 fn held(task_run: &TaskRun) -> &'static str {

@@ -1,8 +1,7 @@
 // Five thousand tasks: time to the first rows and to all, and how smoothly they scroll, beside a plain table of the same
 // rows, which a page of its own reads from the same API and writes into one table.
 import assert from 'node:assert/strict';
-import { createServer } from 'node:http';
-import { browser, finish, kubectl, looksWell, open, signIn, takeScreenshots, url } from './browser.js';
+import { browser, finish, kubectl, looksWell, open, takeScreenshots, url } from './browser.js';
 
 const { PAGE_EDITOR: editor, PAGE_TASKS } = process.env;
 const TASKS = Number(PAGE_TASKS);

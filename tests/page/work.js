@@ -1,7 +1,7 @@
 // A day's work: a task is submitted and watched, gets context, is compared, refused, cancelled and taken back; and the
 // API ends in the middle of it.
 import assert from 'node:assert/strict';
-import { finish, kubectl, looksWell, open, operator, podOf, PATIENCE, signIn, takeScreenshots, until, writeLog } from './browser.js';
+import { finish, kubectl, kubectlOn, looksWell, open, operator, podOf, PATIENCE, signIn, takeScreenshots, taskRun, until, writeLog } from './browser.js';
 
 const { PAGE_EDITOR: editor } = process.env;
 const TASK = `# Refresh tokens for the auth service
@@ -140,6 +140,7 @@ await looksWell(page, 'cancel');
 await dialog.getByRole('button', { name: 'Cancel the run' }).click();
 await badge('Failed').waitFor();
 await page.getByText('The run was cancelled.').waitFor();
+assert.ok(!(await page.locator('main').innerText()).includes('kubectl'));
 await version(1).getByRole('button', { name: 'Go back to it…' }).click();
 await dialog.getByText('Left out: context-v2.md, context-v3.md, context-v4.md').waitFor();
 await looksWell(page, 'roll back');
@@ -202,6 +203,20 @@ kubectl('delete', 'taskrun', 'task-7', '--wait=false');
 await page.getByText('This task is deleted').waitFor();
 await page.keyboard.press('Escape');
 await page.getByText('No tasks yet').waitFor({ timeout: PATIENCE });
+
+// as is one that went while nobody could tell
+kubectlOn('create', taskRun(8, { 'task.md': 'Go.' }, { title: 'Deleted unseen' }));
+await page.getByRole('link', { name: /Deleted unseen/ }).click();
+await badge('Running').waitFor();
+await operator('stop');
+await page.locator('.line.away').waitFor();
+kubectl('delete', 'taskrun', 'task-8', '--wait=false');
+kubectl('patch', 'taskrun', 'task-8', '--type=merge', '-p', '{"metadata":{"finalizers":null}}');
+await operator('start');
+await page.getByText('This task is deleted').waitFor();
+await page.getByText('Not live').waitFor();
+await page.keyboard.press('Escape');
+await page.getByText('No tasks yet').waitFor();
 
 // No token is anywhere but in memory
 const kept = await page.evaluate(() => JSON.stringify([{ ...localStorage }, { ...sessionStorage }, document.cookie, location.href]));

@@ -103,7 +103,7 @@ impl Operator {
         jobs.retain(|_, job| job.labels().contains_key(TASK_LABEL));
         let begins = task_run.present_run().is_none();
         let may_live = |run: &&crate::crd::RunStatus| run.outcome.is_none() || (begins && task_run.is_adopted(run));
-        let runs = task_run.status.iter().flat_map(|status| &status.runs).filter(may_live);
+        let runs = task_run.runs().iter().filter(may_live);
         for name in runs.filter_map(|run| run.job_name.as_ref()) {
             jobs.remove(name);
             jobs.extend(world.jobs.get(name).map(|job| (name.clone(), job.clone())));
@@ -115,7 +115,7 @@ impl Operator {
     fn pods_for(&self, task_run: &TaskRun, job: Option<&Job>, others: &[Job], world: &World) -> Vec<Pod> {
         let records = task_run.present_run().is_none() && job.is_some();
         let ends = job.into_iter().chain(others).any(is_finished);
-        let mut runs = task_run.status.iter().flat_map(|status| &status.runs);
+        let mut runs = task_run.runs().iter();
         let recorded = runs.find(|run| task_run.is_adopted(run) && (records || run.outcome.is_none()));
         let recorded = recorded.and_then(|run| run.job_uid.as_deref());
         let adopted = task_run.adoption().and_then(|adoption| adoption.uid).or(recorded);
