@@ -45,7 +45,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tracing::Instrument;
-use turns::Turns;
+use turns::{Priority, Turns};
 use versions::Versions;
 use written::Written;
 
@@ -220,7 +220,8 @@ async fn reconcile(task_run: Arc<Kept>, ctx: Arc<Context>) -> Result<Action, Err
         ctx.end(object, &Ok(next), started.elapsed());
         return Ok(next.into());
     }
-    match turn.or_else(|| ctx.turns.take(&object)) {
+    let priority = if matches!(looked, Some((Look::Tell(_), _))) { Priority::Low } else { Priority::Normal };
+    match turn.or_else(|| ctx.turns.take(&object, priority)) {
         Some(_turn) => Box::pin(reconcile_in_turn(object.erase(), &task_run, looked, &ctx)).await,
         // it is called when its turn has come
         None => Ok(Action::await_change()),
