@@ -285,7 +285,7 @@ fn what_no_api_server_sends(scene: &Scene<'_>, replicas: &[Operator]) -> [&'stat
             let mut line = scene.begin(to, length);
             line.write_all(&vec![b' '; length - 1]).map(|()| line)
         };
-        let held: Vec<_> = [[LARGE; 9].as_slice(), &[SMALL; 9]].concat().into_iter().map(hold).collect();
+        let held: Vec<_> = [[LARGE; 9].as_slice(), &[SMALL; 12]].concat().into_iter().map(hold).collect();
         sleep(HELD);
         drop(held);
     };
