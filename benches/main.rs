@@ -20,7 +20,7 @@ mod through;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use plot::Plot;
 use report::Table;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -51,6 +51,10 @@ struct Wanted {
     /// Folder for tables and figures
     #[arg(long, value_name = "DIR", default_value = "target/bench")]
     out: PathBuf,
+
+    /// Keep the tables that are in the folder, but for those that are measured now
+    #[arg(long)]
+    add: bool,
 
     // what cargo tells every benchmark
     #[arg(long, hide = true)]
@@ -128,11 +132,16 @@ fn main() {
         folder: std::env::temp_dir().join(format!("taskrun-bench-{}", std::process::id())),
         peer: support::build("peer").join("peer"),
     };
-    let mut tables = vec![];
+    let mut tables = if wanted.add { kept(&wanted.out) } else { vec![] };
     for part in Part::value_variants() {
         if wanted.parts.is_empty() || wanted.parts.contains(part) {
-            tables.extend(part.measure(&plan));
-            keep(&wanted.out, &plan, &tables);
+            for table in part.measure(&plan) {
+                match tables.iter().position(|other| other.title == table.title) {
+                    Some(place) => tables[place] = table,
+                    None => tables.push(table),
+                }
+                keep(&wanted.out, &plan, &tables);
+            }
         }
     }
     println!("{}", markdown(&tables));
@@ -155,17 +164,25 @@ fn keep(out: &Path, plan: &Plan, tables: &[Table]) {
     }
 }
 
+/// The tables that are in a folder.
+fn kept(folder: &Path) -> Vec<Table> {
+    let json = std::fs::read(folder.join("results.json")).expect("results");
+    let json: Value = serde_json::from_slice(&json).expect("JSON");
+    let tables = json["tables"].as_array().expect("tables").iter();
+    tables.map(|table| Table::of_json(table).expect("a table")).collect()
+}
+
 fn markdown(tables: &[Table]) -> String {
     tables.iter().map(Table::markdown).collect::<Vec<_>>().join("\n")
 }
 
 impl Part {
-    fn measure(self, plan: &Plan) -> Vec<Table> {
+    fn measure(self, plan: &Plan) -> Box<dyn Iterator<Item = Table> + '_> {
         match self {
-            Self::Webhook => direct::run(plan),
-            Self::Writes => through::run(plan),
-            Self::Reconciler => bursts::run(plan),
-            Self::Memory => memory::run(plan),
+            Self::Webhook => Box::new(direct::run(plan).into_iter()),
+            Self::Writes => Box::new(through::run(plan).into_iter()),
+            Self::Reconciler => Box::new(bursts::run(plan)),
+            Self::Memory => Box::new(memory::run(plan).into_iter()),
         }
     }
 }

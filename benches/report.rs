@@ -69,7 +69,7 @@ pub fn short(value: f64) -> String {
 pub struct Table {
     /// What it is of.
     pub title: String,
-    of: &'static str,
+    of: String,
     columns: Vec<String>,
     /// Of what, and a figure for each column.
     pub rows: Vec<(String, Vec<Figures>)>,
@@ -77,9 +77,9 @@ pub struct Table {
 
 impl Table {
     /// An empty one.
-    pub fn new(title: &str, of: &'static str, columns: &[&str]) -> Self {
+    pub fn new(title: &str, of: &str, columns: &[&str]) -> Self {
         let columns = columns.iter().map(|&column| column.to_owned()).collect();
-        Self { title: title.to_owned(), of, columns, rows: vec![] }
+        Self { title: title.to_owned(), of: of.to_owned(), columns, rows: vec![] }
     }
 
     /// Adds a row, and tells of it.
@@ -118,7 +118,23 @@ impl Table {
                 columns.map(|(name, figures)| (name.clone(), figures.json())).collect();
             json!({"of": of, "figures": columns})
         };
-        json!({"title": self.title, "rows": self.rows.iter().map(row).collect::<Vec<_>>()})
+        let rows: Vec<_> = self.rows.iter().map(row).collect();
+        json!({"title": self.title, "of": self.of, "columns": self.columns, "rows": rows})
+    }
+
+    /// From such JSON.
+    pub fn of_json(json: &Value) -> Option<Self> {
+        let text = |json: &Value| json.as_str().map(str::to_owned);
+        let columns: Vec<String> = json["columns"].as_array()?.iter().map(text).collect::<Option<_>>()?;
+        let figures = |row: &Value, column: &String| {
+            let rounds = row["figures"][column]["rounds"].as_array()?;
+            Some(Figures(rounds.iter().map(Value::as_f64).collect::<Option<_>>()?))
+        };
+        let row = |row: &Value| {
+            Some((text(&row["of"])?, columns.iter().map(|column| figures(row, column)).collect::<Option<_>>()?))
+        };
+        let rows = json["rows"].as_array()?.iter().map(row).collect::<Option<_>>()?;
+        Some(Self { title: text(&json["title"])?, of: text(&json["of"])?, columns, rows })
     }
 }
 
