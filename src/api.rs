@@ -264,7 +264,10 @@ mod tests {
         for (body, told) in [
             (r#"{"context_version": "se, expected cret"}"#, "expected u32 at line 1 column 39"),
             (r#"{"context_version": -7}"#, "expected u32 at line 1 column 22"),
-            (r#"{"contextVersion": "secret"}"#, "unknown field `contextVersion`, expected `context_version` at"),
+            (
+                r#"{"contextVersion": "secret"}"#,
+                "unknown field `contextVersion`, expected one of `context_version`, `present_version`, `uid` at",
+            ),
             ("{}", "missing field `context_version` at line 1 column 2"),
             (r#"{"context_version": 1, "context_version": 2}"#, "duplicate field `context_version`"),
             (r#"{"context_version": secret}"#, "expected value at line 1 column 21"),

@@ -15,7 +15,7 @@ mod tasks;
 mod webhooks;
 
 pub use access::{Endpoint, User};
-pub use changes::Added;
+pub use changes::{Added, Expected};
 pub use error::Error;
 pub use helm::{Driver, Revision};
 pub use logs::{LogItem, LogOptions};

@@ -21,7 +21,13 @@ export class Failure extends Error {
 
   /** Whether the same may succeed later: the API is away, or busy. */
   get isPassing(): boolean {
-    return this.status === 0 || this.status === 503 || this.status === 429;
+    // a proxy before the API answers 502 and 504 while that is away
+    return this.status === 0 || this.status === 429 || this.status >= 500;
+  }
+
+  /** Whether the API says that there is no such task. What only stands before it says so of anything. */
+  get isGone(): boolean {
+    return this.code === 'not_found';
   }
 }
 
@@ -84,6 +90,7 @@ export interface Run {
 
 export interface WholeTask {
   name: string;
+  uid: string;
   namespace: string;
   task_id: number;
   service: string;
@@ -121,7 +128,7 @@ export const user = signal('');
 export const wanted = signal<string | undefined>('');
 /** How far the API's clock is ahead of this one, in milliseconds. */
 export let ahead = 0;
-let waiting: (() => void)[] = [];
+const waiting = new Set<{ goOn: () => void; end: (why: unknown) => void }>();
 
 /** Whose token it is and when it ends, if it says. */
 function claims(text: string): { sub?: string; exp?: number } {
@@ -138,10 +145,14 @@ export async function signIn(text: string): Promise<void> {
   const response = await send('GET', '/pm/tasks?limit=1', text);
   // who may not list may still do other things
   if (!response.ok && response.status !== 403) throw await failure(response);
+  const who = claims(text).sub ?? 'signed in';
+  const isOther = user.value !== '' && user.value !== who;
   token = text;
-  user.value = claims(text).sub ?? 'signed in';
+  user.value = who;
   wanted.value = undefined;
-  for (const goOn of waiting.splice(0)) goOn();
+  // nothing is done in another's name
+  for (const { goOn, end } of waiting) isOther ? end(new Failure('Somebody else has signed in.', 401, 'unauthenticated')) : goOn();
+  waiting.clear();
 }
 
 export function signOut(): void {
@@ -152,9 +163,13 @@ export function signOut(): void {
 
 function signedIn(signal?: AbortSignal): Promise<void> {
   if (wanted.value === undefined) return Promise.resolve();
-  return new Promise((resolve, reject) => {
-    waiting.push(resolve);
-    signal?.addEventListener('abort', () => reject(signal.reason));
+  return new Promise((goOn, end) => {
+    const one = { goOn, end };
+    waiting.add(one);
+    signal?.addEventListener('abort', () => {
+      waiting.delete(one);
+      end(signal.reason);
+    });
   });
 }
 
@@ -209,8 +224,8 @@ export async function get<T>(path: string, signal?: AbortSignal): Promise<T> {
 }
 
 /**
- * Does something, and says what came of it. While the API is away it goes on trying: each request may be sent again
- * without being carried out twice.
+ * Does something, and says what came of it. While the API is away it goes on trying: each request says what it is for, so
+ * that it is not carried out twice, nor on what has come since.
  */
 export async function act<T>(
   path: string,
@@ -224,7 +239,10 @@ export async function act<T>(
       const response = await authorized('POST', path, { headers, body: JSON.stringify(body), signal });
       return (await response.json()) as Answer<T>;
     } catch (error) {
-      if (!(error instanceof Failure && error.isPassing)) throw error;
+      if (!(error instanceof Failure)) throw error;
+      // the version that it was for is no longer the present one, perhaps by what got no answer
+      if (failures > 0 && error.status === 409) throw new Failure(`It may have been done already: ${error.message}. Look at the versions first.`, 409, error.code);
+      if (!error.isPassing) throw error;
       waits(error.message);
       await pause(wait(failures, error.retryAfter), signal);
     }
@@ -232,7 +250,7 @@ export async function act<T>(
 }
 
 /** How long to wait, in seconds, with jitter: many pages come back at once when the API does. */
-function wait(failures: number, least: number): number {
+export function wait(failures: number, least: number): number {
   return Math.max(least, Math.min(LONGEST_WAIT, 0.5 * 2 ** failures)) * (0.75 + Math.random() / 2);
 }
 
@@ -262,6 +280,7 @@ export function follow(
   read: (response: Response, alive: () => void, signal: AbortSignal) => Promise<void>,
   tell: (line: Line) => void,
   fails: (error: Failure) => void,
+  silence = SILENCE,
 ): () => void {
   let attempt = new AbortController();
   let isOver = false;
@@ -276,7 +295,7 @@ export function follow(
       let timer = 0;
       const alive = () => {
         clearTimeout(timer);
-        timer = window.setTimeout(() => once.abort(), SILENCE);
+        timer = window.setTimeout(() => once.abort(), silence);
       };
       try {
         alive();

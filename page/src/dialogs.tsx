@@ -43,12 +43,12 @@ export function AskedDialog() {
       {what?.kind === 'add' && <AddDialog {...what} close={close} />}
       {what?.kind === 'rollback' && (
         <ConfirmDialog
-          title={`Go back to version ${what.version}`}
+          title={`Go back to version ${what.version}: ${oneLine(what.task.name)}`}
           verb="Roll back"
           says={willRollBack(what.task, what.version, what.names)}
           task={what.task}
           path="rollback"
-          body={{ context_version: what.version }}
+          body={{ context_version: what.version, present_version: what.task.context_version, uid: what.task.uid }}
           done={what.done}
           close={close}
         />
@@ -56,9 +56,10 @@ export function AskedDialog() {
       {what && what.kind !== 'submit' && what.kind !== 'add' && what.kind !== 'rollback' && (
         <ConfirmDialog
           {...VERBS[what.kind]}
+          title={`${VERBS[what.kind].title}: ${oneLine(what.task.name)}`}
           says={willDo(what.kind, what.task)}
           task={what.task}
-          body={what.kind === 'rerun' ? { context_version: what.task.context_version } : {}}
+          body={what.kind === 'rerun' || what.kind === 'cancel' ? { context_version: what.task.context_version, uid: what.task.uid } : {}}
           done={what.done}
           close={close}
         />
@@ -106,7 +107,7 @@ function ConfirmDialog({
 }
 
 function AddDialog({ task, done, close }: { task: WholeTask; done: () => void; close: () => void }) {
-  const kept = draft.note.get(task.name) ?? { text: '', key: crypto.randomUUID() };
+  const kept = draft.note.get(task.uid) ?? { text: '', key: crypto.randomUUID() };
   const [text, setText] = useState(kept.text);
   const request = useRequest();
   const type = (text: string) => {
@@ -114,19 +115,19 @@ function AddDialog({ task, done, close }: { task: WholeTask; done: () => void; c
     // what was refused was the text before
     request.forget();
     // another text is another request
-    draft.note.set(task.name, { text, key: crypto.randomUUID() });
+    draft.note.set(task.uid, { text, key: crypto.randomUUID() });
   };
   const submit = (event: SubmitEvent) => {
     event.preventDefault();
-    const note = draft.note.get(task.name) ?? kept;
-    draft.note.set(task.name, note);
+    const note = draft.note.get(task.uid) ?? kept;
+    draft.note.set(task.uid, note);
     const then = () => {
       // unless there is more by now
-      if (draft.note.get(task.name)?.key === note.key) draft.note.delete(task.name);
+      if (draft.note.get(task.uid)?.key === note.key) draft.note.delete(task.uid);
       close();
       done();
     };
-    void request.send(`${pathOf(task.name)}/context`, { additional_context: note.text }, then, note.key);
+    void request.send(`${pathOf(task.name)}/context`, { additional_context: note.text, uid: task.uid }, then, note.key);
   };
   // the new file is the last one
   const isIts = (field: string) => /^spec\.markdownFiles\[\d+\]\.content$/.test(field);
@@ -135,7 +136,7 @@ function AddDialog({ task, done, close }: { task: WholeTask; done: () => void; c
     <Dialog title={`Add context to ${oneLine(task.name)}`} onClose={close} wide>
       <form onSubmit={submit}>
         <Says lines={willDo('add', task)} />
-        <Editor label={`context-v${task.context_version + 1}.md`} text={text} wrong={wrong.map((violation) => violation.message)} onType={type} />
+        <Editor label={`context-v${task.context_version + 1}.md`} text={text} wrong={wrong.map((violation) => violation.message)} isSent={request.isSent} isFirst onType={type} />
         {request.failure && <Problem failure={request.failure} beside={isIts} />}
         <Buttons verb="Add context" request={request} close={close} />
       </form>

@@ -6,6 +6,9 @@ import { BLOCK, Lines, MOST, type Shown } from './lines.ts';
 import { Empty, Problem } from './ui.tsx';
 import { isOver, LINE } from './words.ts';
 
+/** Silence after which the connection may be dead, and is made anew: agents think for minutes. */
+const SILENCE = 300_000;
+
 export function Log({ task, version }: { task: WholeTask; version?: number }) {
   const [shown, setShown] = useState<Shown>({ blocks: [], dropped: 0 });
   const [line, setLine] = useState<Line>({ state: 'connecting' });
@@ -16,6 +19,11 @@ export function Log({ task, version }: { task: WholeTask; version?: number }) {
   const isAtEnd = useRef(true);
   const last = useRef(task);
   last.current = task;
+  // what is written after all had ended, or was not there, is looked for when the task changes
+  const [round, setRound] = useState(0);
+  useEffect(() => {
+    if ((isEnded || failure) && !hasEnded(task, version)) setRound((round) => round + 1);
+  }, [task]);
 
   useEffect(() => {
     setFailure(undefined);
@@ -27,17 +35,13 @@ export function Log({ task, version }: { task: WholeTask; version?: number }) {
     let stop = () => {};
     stop = follow(
       `${pathOf(task.name)}/logs?${query}`,
-      async (response, alive, signal) => {
+      async (response, alive) => {
         const lines = new Lines();
-        // a log may be silent for as long as it likes
-        const timer = setInterval(alive, 10_000);
-        signal.addEventListener('abort', () => clearInterval(timer));
         await texts(response, alive, (text) => {
           lines.add(text);
           cancelAnimationFrame(frame);
           frame = requestAnimationFrame(() => setShown(lines.shown()));
         });
-        clearInterval(timer);
         // otherwise the API has ended, and not the log
         if (!hasEnded(last.current, version)) return;
         setEnded(true);
@@ -45,12 +49,13 @@ export function Log({ task, version }: { task: WholeTask; version?: number }) {
       },
       setLine,
       setFailure,
+      SILENCE,
     );
     return () => {
       cancelAnimationFrame(frame);
       stop();
     };
-  }, [task.name, version]);
+  }, [task.name, version, round]);
 
   useLayoutEffect(() => {
     if (isAtEnd.current && box.current) box.current.scrollTop = box.current.scrollHeight;

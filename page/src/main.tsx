@@ -1,12 +1,13 @@
 // The page: what stands on every view, the keys, and which view there is.
 import { signal, useSignalEffect } from '@preact/signals';
 import { render } from 'preact';
-import { useEffect } from 'preact/hooks';
+import { useEffect, useLayoutEffect } from 'preact/hooks';
 import { signOut, user, wanted } from './api.ts';
 import { asked, AskedDialog } from './dialogs.tsx';
 import { List, selected } from './list.tsx';
 import { SignIn } from './signin.tsx';
-import { followTasks, line, link, route, shown, type Theme, theme } from './state.ts';
+import { forgetDrafts } from './request.tsx';
+import { followTasks, isListed, line, link, route, shown, tasks, type Theme, theme } from './state.ts';
 import './style.css';
 import { TaskView } from './task.tsx';
 import { person } from './text.ts';
@@ -33,6 +34,16 @@ const KEYS: [string, string][] = [
 function App() {
   const { task } = route.value;
   useEffect(() => (task === undefined && wanted.value === undefined ? followTasks() : undefined), [task, wanted.value === undefined]);
+  // a dialog speaks of what is behind it
+  useEffect(() => {
+    asked.value = undefined;
+  }, [task]);
+  // what was another's is not this one's
+  useLayoutEffect(() => {
+    asked.value = undefined;
+    forgetDrafts();
+    [tasks.value, isListed.value] = [new Map(), false];
+  }, [user.value]);
   useEffect(() => {
     addEventListener('keydown', onKey);
     return () => removeEventListener('keydown', onKey);
@@ -49,7 +60,7 @@ function App() {
         Skip to the content
       </a>
       <Header />
-      {task === undefined ? <List /> : <TaskView key={task} name={task} back={lastList} />}
+      {task === undefined ? <List /> : <TaskView key={`${user.value} ${task}`} name={task} back={lastList} />}
       <AskedDialog />
       {isHelp.value && <Help />}
       {wanted.value !== undefined && <SignIn />}

@@ -21,8 +21,14 @@ export interface TypedFile {
   content: string;
 }
 
-// what was typed and not taken yet: it outlives its dialog
+// what was typed and not taken yet, notes by their task's uid: it outlives its dialog
 export const draft = { note: new Map<string, { text: string; key: string }>(), submit: emptyTask() };
+
+/** Of another user. */
+export function forgetDrafts(): void {
+  draft.note.clear();
+  draft.submit = emptyTask();
+}
 
 export function emptyTask() {
   return { id: '', service: '', agent: '', title: '', env: '', files: [{ filename: 'task.md', content: '' }] as TypedFile[] };
@@ -106,7 +112,7 @@ export function Says({ lines, children }: { lines: string[]; children?: Componen
 }
 
 /** Markdown being written, beside what it will look like, with what is wrong with it. */
-export function Editor({ label, text, wrong, onType }: { label: string; text: string; wrong: string[]; onType: (text: string) => void }) {
+export function Editor({ label, text, wrong, isSent, isFirst, onType }: { label: string; text: string; wrong: string[]; isSent: boolean; isFirst?: boolean; onType: (text: string) => void }) {
   const [isPreview, setPreview] = useState(false);
   const id = useId();
   return (
@@ -131,6 +137,9 @@ export function Editor({ label, text, wrong, onType }: { label: string; text: st
           aria-describedby={wrong.length > 0 ? `${id}-wrong` : undefined}
           placeholder="What the agent needs to know, as markdown"
           rows={10}
+          autofocus={isFirst}
+          // what is sent is what is seen
+          readOnly={isSent}
           value={text}
           onInput={(event) => onType(event.currentTarget.value)}
         />

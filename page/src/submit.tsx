@@ -32,7 +32,7 @@ export function SubmitDialog({ close }: { close: () => void }) {
   const next = Math.max(0, ...[...tasks.value.values()].map((task) => task.task_id)) + 1;
   const take = async (files: FileList) => {
     const read = await Promise.all([...files].map(async (file) => ({ filename: file.name, content: await file.text() })));
-    change({ files: [...form.files.filter((file) => file.content), ...read] });
+    change({ files: [...draft.submit.files.filter((file) => file.content), ...read] });
   };
   const submit = (event: SubmitEvent) => {
     event.preventDefault();
@@ -53,51 +53,53 @@ export function SubmitDialog({ close }: { close: () => void }) {
   return (
     <Dialog title="New task" onClose={close} wide>
       <form onSubmit={submit}>
-        <div class="fields">
-          <Field label="Number" wrong={wrong('id')}>
-            {(props) => <input {...props} type="number" required min={1} max={4294967295} placeholder={String(next)} value={form.id} onInput={(e) => change({ id: e.currentTarget.value })} />}
-          </Field>
-          <Field label="Service" wrong={wrong('service')}>
-            {(props) => <input {...props} required list="services" autocapitalize="off" value={form.service} onInput={(e) => change({ service: e.currentTarget.value })} />}
-          </Field>
-          <Field label="Agent" wrong={wrong('agent')}>
-            {(props) => <input {...props} required list="agents" autocapitalize="off" value={form.agent} onInput={(e) => change({ agent: e.currentTarget.value })} />}
-          </Field>
-          <Field label="Title" wrong={[]}>
-            {(props) => <input {...props} value={form.title} placeholder="A line for people" onInput={(e) => change({ title: e.currentTarget.value })} />}
-          </Field>
-          <Options id="services" all={services.value} />
-          <Options id="agents" all={agents.value} />
-        </div>
-        {form.files.map((file, i) => (
-          <fieldset class="file" key={i}>
-            <legend class="unseen">File {i + 1}</legend>
-            <div class="name">
-              <input aria-label={`Name of file ${i + 1}`} required value={file.filename} autocapitalize="off" spellcheck={false} onInput={(e) => changeFile(i, { filename: e.currentTarget.value })} />
-              {form.files.length > 1 && (
-                <button type="button" onClick={() => change({ files: form.files.filter((_, j) => i !== j) })}>
-                  Leave out
-                </button>
-              )}
-            </div>
-            <Editor label={`Text of file ${i + 1}`} text={file.content} wrong={wrongOf(file)} onType={(content) => changeFile(i, { content })} />
-          </fieldset>
-        ))}
-        <div class="more">
-          <button type="button" onClick={() => change({ files: [...form.files, { filename: '', content: '' }] })}>
-            One more file
-          </button>
-          <label class="button">
-            Take files from this machine
-            <input type="file" accept=".md,text/markdown" multiple class="unseen" onChange={(e) => e.currentTarget.files && void take(e.currentTarget.files)} />
-          </label>
-        </div>
-        <details open={wrong('env').length > 0}>
-          <summary>Variables</summary>
-          <Field label="One NAME=VALUE a line. No secrets: those belong to the Agent." wrong={wrong('env')}>
-            {(props) => <textarea {...props} rows={3} spellcheck={false} value={form.env} onInput={(e) => change({ env: e.currentTarget.value })} />}
-          </Field>
-        </details>
+        <fieldset class="all" disabled={request.isSent}>
+          <div class="fields">
+            <Field label="Number" wrong={wrong('id')}>
+              {(props) => <input {...props} type="number" autofocus required min={1} max={4294967295} placeholder={String(next)} value={form.id} onInput={(e) => change({ id: e.currentTarget.value })} />}
+            </Field>
+            <Field label="Service" wrong={wrong('service')}>
+              {(props) => <input {...props} required list="services" autocapitalize="off" value={form.service} onInput={(e) => change({ service: e.currentTarget.value })} />}
+            </Field>
+            <Field label="Agent" wrong={wrong('agent')}>
+              {(props) => <input {...props} required list="agents" autocapitalize="off" value={form.agent} onInput={(e) => change({ agent: e.currentTarget.value })} />}
+            </Field>
+            <Field label="Title" wrong={[]}>
+              {(props) => <input {...props} value={form.title} placeholder="A line for people" onInput={(e) => change({ title: e.currentTarget.value })} />}
+            </Field>
+            <Options id="services" all={services.value} />
+            <Options id="agents" all={agents.value} />
+          </div>
+          {form.files.map((file, i) => (
+            <fieldset class="file" key={i}>
+              <legend class="unseen">File {i + 1}</legend>
+              <div class="name">
+                <input aria-label={`Name of file ${i + 1}`} required value={file.filename} autocapitalize="off" spellcheck={false} onInput={(e) => changeFile(i, { filename: e.currentTarget.value })} />
+                {form.files.length > 1 && (
+                  <button type="button" onClick={() => change({ files: form.files.filter((_, j) => i !== j) })}>
+                    Leave out
+                  </button>
+                )}
+              </div>
+              <Editor label={`Text of file ${i + 1}`} text={file.content} wrong={wrongOf(file)} isSent={request.isSent} onType={(content) => changeFile(i, { content })} />
+            </fieldset>
+          ))}
+          <div class="more">
+            <button type="button" onClick={() => change({ files: [...form.files, { filename: '', content: '' }] })}>
+              One more file
+            </button>
+            <label class="button">
+              Take files from this machine
+              <input type="file" accept=".md,text/markdown" multiple class="unseen" onChange={(e) => e.currentTarget.files && void take(e.currentTarget.files)} />
+            </label>
+          </div>
+          <details open={wrong('env').length > 0}>
+            <summary>Variables</summary>
+            <Field label="One NAME=VALUE a line. No secrets: those belong to the Agent." wrong={wrong('env')}>
+              {(props) => <textarea {...props} rows={3} spellcheck={false} value={form.env} onInput={(e) => change({ env: e.currentTarget.value })} />}
+            </Field>
+          </details>
+        </fieldset>
         <Says lines={[`The task is made${form.id ? ` as number ${form.id}` : ''}, and version 1 starts at once${form.agent ? ` with the Agent ${form.agent}` : ''}.`, 'If the same was submitted before, nothing happens.']} />
         {request.failure && <Problem failure={request.failure} beside={isBeside} />}
         <Buttons verb="Submit the task" request={request} close={close} />

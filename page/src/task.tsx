@@ -1,10 +1,11 @@
 // One task: what goes on, in plain words, with what to do about it; its versions; its files, differences, log and Events.
 import { useEffect, useRef, useState } from 'preact/hooks';
-import { Failure, type File, follow, get, type KubernetesEvent, pathOf, serverSent, type WholeTask } from './api.ts';
+import { Failure, type File, follow, get, type KubernetesEvent, pathOf, pause, serverSent, wait, type WholeTask } from './api.ts';
 import { asked } from './dialogs.tsx';
 import { type Change, changesBetween } from './diff.ts';
 import { Diff, Files, type Kept, versionOf, VersionSelect } from './files.tsx';
 import { Log } from './log.tsx';
+import { draft } from './request.tsx';
 import { line, link, now, refine, route, titleOf } from './state.ts';
 import { oneLine, person, visible, when } from './text.ts';
 import { Timeline } from './timeline.tsx';
@@ -19,6 +20,8 @@ const TABS: [string, string][] = [
 ];
 /** Versions whose files are read by themselves, to say what each changed. */
 const LATEST = 10;
+/** How often Events are read while they are looked at, in milliseconds. */
+const EVENTS = 15_000;
 
 interface Read {
   task?: WholeTask;
@@ -36,9 +39,10 @@ function useTask(name: string) {
     const end = new AbortController();
     const path = pathOf(name);
     let [isReading, isOld, isGone] = [false, false, false];
+    let uid = '';
     // what was read stays to be seen where it cannot be read again; with no failure its end was told
     const fail = (failure?: Failure) => {
-      isGone ||= !failure || failure.status === 404;
+      isGone ||= !failure || failure.isGone;
       setRead(({ task }) => (task && isGone ? { task, isGone } : { task, failure }));
     };
     // one reading at a time; what changes meanwhile is read after it
@@ -46,19 +50,31 @@ function useTask(name: string) {
       isOld = true;
       if (isReading) return;
       isReading = true;
-      while (isOld && !end.signal.aborted) {
+      for (let failures = 0; isOld && !end.signal.aborted; ) {
         isOld = false;
         try {
           const task = await get<WholeTask>(path, end.signal);
           // an answer that was under way is older than the end
           if (isGone) continue;
           setRead({ task });
-          // a dialog says what will happen to the task as it is now
-          if (asked.value && 'task' in asked.value && asked.value.task.name === task.name) asked.value = { ...asked.value, task };
+          failures = 0;
+          if (asked.value && 'task' in asked.value) {
+            // a dialog says what will happen to the task as it is now, if it is the same
+            asked.value = asked.value.task.uid === task.uid ? { ...asked.value, task } : undefined;
+          }
+          if (uid !== task.uid) setStoredAt({});
+          uid = task.uid;
           const history = await get<{ stored_at?: Record<string, string> }>(`${path}/history`, end.signal);
           setStoredAt(history.stored_at ?? {});
         } catch (failure) {
-          if (failure instanceof Failure && !failure.isPassing) fail(failure);
+          // what is known by now is newer
+          if (isOld || !(failure instanceof Failure)) continue;
+          if (failure.isPassing) {
+            isOld = true;
+            await pause(wait(failures++, failure.retryAfter), end.signal).catch(() => {});
+            continue;
+          }
+          fail(failure);
           if (isGone) continue;
         }
         try {
@@ -96,32 +112,38 @@ function useTask(name: string) {
 }
 
 /** The files of the versions that are wanted; those of a version never change. */
-function useFiles(task: WholeTask | undefined, wanted: number[]): Kept {
+function useFiles(task: WholeTask, wanted: number[]): Kept {
   const [kept, setKept] = useState<Kept>(new Map());
-  const asked = useRef(new Set<number>());
-  const present = task?.context_version;
+  const present = task.context_version;
+  const read = useRef(new Set<number>());
   useEffect(() => {
-    if (!task || !present) return;
-    setKept((old) => new Map(old).set(present, task.markdown_files));
-    asked.current.add(present);
+    const keep = (version: number, files: File[] | Failure) => setKept((old) => new Map(old).set(version, files));
+    keep(present, task.markdown_files);
+    read.current.add(present);
     const end = new AbortController();
-    void (async () => {
-      for (const version of wanted) {
-        if (asked.current.has(version)) continue;
-        asked.current.add(version);
-        try {
-          const { markdown_files } = await get<{ markdown_files: File[] }>(`${pathOf(task.name)}/history/${version}`, end.signal);
-          setKept((old) => new Map(old).set(version, markdown_files));
-        } catch (failure) {
-          // it may be there later
-          asked.current.delete(version);
-          if (!(failure instanceof Failure)) return;
-          if (!failure.isPassing) setKept((old) => new Map(old).set(version, failure));
+    const readAll = async () => {
+      for (const version of wanted.filter((version) => !read.current.has(version))) {
+        for (let failures = 0; !end.signal.aborted; ) {
+          try {
+            keep(version, (await get<{ markdown_files: File[] }>(`${pathOf(task.name)}/history/${version}`, end.signal)).markdown_files);
+            read.current.add(version);
+            break;
+          } catch (failure) {
+            if (!(failure instanceof Failure)) return;
+            if (failure.isPassing) {
+              await pause(wait(failures++, failure.retryAfter), end.signal);
+              continue;
+            }
+            // it may be there later
+            keep(version, failure);
+            break;
+          }
         }
       }
-    })();
+    };
+    readAll().catch(() => {});
     return () => end.abort();
-  }, [task?.name, present, wanted.join()]);
+  }, [present, wanted.join()]);
   return kept;
 }
 
@@ -137,27 +159,16 @@ function changesOf(numbers: number[], kept: Kept): Map<number, Change[] | undefi
 
 export function TaskView({ name, back }: { name: string; back: string }) {
   const { task, failure, isGone, storedAt, events, look } = useTask(name);
-  const numbers = task ? [...new Set(versions(task).map((version) => version.number))] : [];
-  const tab = TABS.find(([key]) => key === route.value.query.get('tab'))?.[0] ?? 'files';
-  const named = task ? ['version', 'from', 'to'].map((key) => versionOf(key, task, 0)).filter(Boolean) : [];
-  const kept = useFiles(task, [...new Set([...named, ...numbers.slice(0, LATEST)])]);
-  useEffect(() => {
-    if (task) document.title = `${task.task_id} ${titleOf(task)}`;
-  }, [task?.title]);
-  const title = useRef<HTMLHeadingElement>(null);
-  useEffect(() => title.current?.focus({ preventScroll: true }), [task?.name]);
-
-  const ask = (kind: Action) => task && (asked.value = { kind, task, done: look });
-  const rollBack = (version: number) => {
-    const files = kept.get(version);
-    if (task && Array.isArray(files)) asked.value = { kind: 'rollback', task, version, names: files.map((file) => file.filename), done: look };
-  };
   return (
     <main class="whole" aria-labelledby="title">
       <p class="back">
         <a href={back}>← All tasks</a>
       </p>
-      {failure && <Problem failure={failure} />}
+      {failure && (
+        <Problem failure={failure}>
+          <button onClick={look}>Try again</button>
+        </Problem>
+      )}
       {!task && !failure && (
         <div class="skeleton" role="status" aria-label="The task is being read">
           <div />
@@ -165,63 +176,105 @@ export function TaskView({ name, back }: { name: string; back: string }) {
         </div>
       )}
       {!task && <h1 id="title" class="unseen">{name}</h1>}
-      {task && (
-        <>
-          <div class="heading">
-            <h1 id="title" tabIndex={-1} ref={title} title={titleOf(task)}>
-              <span class="number">{task.task_id}</span> <Name text={titleOf(task)} />
-            </h1>
-            <Actions task={task} isGone={isGone === true} ask={ask} />
-          </div>
-          <Facts task={task} />
-          {isGone ? (
-            <div class="now failed" role="status">
-              <h2>This task is deleted</h2>
-              <p>What you see is what it was.</p>
-            </div>
-          ) : (
-            <Now task={task} />
-          )}
-          <section aria-labelledby="versions">
-            <h2 id="versions">Versions</h2>
-            <Timeline
-              task={task}
-              storedAt={storedAt}
-              changes={changesOf(numbers, kept)}
-              actions={(version) => (
-                <>
-                  <a href={link(task.name, { tab: 'files', version: String(version) })} onClick={toPanel}>
-                    Files
-                  </a>
-                  {version > 1 && (
-                    <a href={link(task.name, { tab: 'diff', from: String(version - 1), to: String(version) })} onClick={toPanel}>
-                      Changes
-                    </a>
-                  )}
-                  <a href={link(task.name, { tab: 'log', version: String(version) })} onClick={toPanel}>
-                    Log
-                  </a>
-                  {version !== task.context_version && Array.isArray(kept.get(version)) && (
-                    <button class="link" onClick={() => rollBack(version)}>
-                      Go back to it…
-                    </button>
-                  )}
-                </>
-              )}
-            />
-          </section>
-          <section class="tabbed">
-            <Tabs now={tab} />
-            <div role="tabpanel" id="panel" aria-labelledby={`tab-${tab}`}>
-              {tab === 'files' && <Files task={task} kept={kept} numbers={numbers} rollBack={rollBack} />}
-              {tab === 'diff' && <Diff task={task} kept={kept} numbers={numbers} />}
-              {tab === 'log' && <LogOf task={task} numbers={numbers} />}
-              {tab === 'events' && <Events task={task} events={events} />}
-            </div>
-          </section>
-        </>
-      )}
+      {task && <Whole key={task.uid} task={task} isGone={isGone === true} storedAt={storedAt} events={events} look={look} />}
     </main>
+  );
+}
+
+interface WholeProps {
+  task: WholeTask;
+  isGone: boolean;
+  storedAt: Record<string, string>;
+  events: KubernetesEvent[] | Failure | undefined;
+  look: () => void;
+}
+
+/** A task that was read. */
+function Whole({ task, isGone, storedAt, events, look }: WholeProps) {
+  const numbers = [...new Set(versions(task).map((version) => version.number))];
+  const tab = TABS.find(([key]) => key === route.value.query.get('tab'))?.[0] ?? 'files';
+  const named = ['version', 'from', 'to'].map((key) => versionOf(key, task, 0)).filter(Boolean);
+  const kept = useFiles(task, [...new Set([...named, ...numbers.slice(0, LATEST)])]);
+  useEffect(() => {
+    document.title = `${task.task_id} ${titleOf(task)}`;
+  }, [task.title]);
+  const title = useRef<HTMLHeadingElement>(null);
+  useEffect(() => title.current?.focus({ preventScroll: true }), []);
+  // no stream tells of Events
+  useEffect(() => {
+    if (tab !== 'events' || isGone) return;
+    look();
+    const timer = setInterval(() => document.hidden || look(), EVENTS);
+    return () => clearInterval(timer);
+  }, [tab, isGone]);
+
+  const ask = (kind: Action) => (asked.value = { kind, task, done: look });
+  const rollBack = (version: number) => {
+    const files = kept.get(version);
+    if (Array.isArray(files)) asked.value = { kind: 'rollback', task, version, names: files.map((file) => file.filename), done: look };
+  };
+  const unsent = draft.note.get(task.uid)?.text;
+  return (
+    <>
+      <div class="heading">
+        <h1 id="title" tabIndex={-1} ref={title} title={titleOf(task)}>
+          <span class="number">{task.task_id}</span> <Name text={titleOf(task)} />
+        </h1>
+        <Actions task={task} isGone={isGone} ask={ask} />
+      </div>
+      <Facts task={task} />
+      {isGone ? (
+        <div class="now failed" role="status">
+          <h2>This task is deleted</h2>
+          <p>What you see is what it was.</p>
+          {unsent && (
+            <>
+              <p>This was not sent:</p>
+              <pre>{visible(unsent)}</pre>
+            </>
+          )}
+        </div>
+      ) : (
+        <Now task={task} />
+      )}
+      <section aria-labelledby="versions">
+        <h2 id="versions">Versions</h2>
+        <Timeline
+          task={task}
+          storedAt={storedAt}
+          changes={changesOf(numbers, kept)}
+          actions={(version) => (
+            <>
+              <a href={link(task.name, { tab: 'files', version: String(version) })} onClick={toPanel}>
+                Files
+              </a>
+              {version > 1 && (
+                <a href={link(task.name, { tab: 'diff', from: String(version - 1), to: String(version) })} onClick={toPanel}>
+                  Changes
+                </a>
+              )}
+              <a href={link(task.name, { tab: 'log', version: String(version) })} onClick={toPanel}>
+                Log
+              </a>
+              {version !== task.context_version && Array.isArray(kept.get(version)) && (
+                <button class="link" onClick={() => rollBack(version)}>
+                  Go back to it…
+                </button>
+              )}
+            </>
+          )}
+        />
+      </section>
+      <section class="tabbed">
+        <Tabs now={tab} />
+        <div role="tabpanel" id="panel" aria-labelledby={`tab-${tab}`}>
+          {tab === 'files' && <Files task={task} kept={kept} numbers={numbers} rollBack={rollBack} />}
+          {tab === 'diff' && <Diff task={task} kept={kept} numbers={numbers} />}
+          {tab === 'log' && <LogOf task={task} numbers={numbers} />}
+          {tab === 'events' && <Events task={task} events={events} />}
+        </div>
+      </section>
+    </>
   );
 }
 

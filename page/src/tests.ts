@@ -89,7 +89,7 @@ function task(part: Partial<WholeTask>, phase: Status['phase'] = 'Running'): Who
     started_at: null, completed_at: null, conditions: [],
   };
   return {
-    name: 'task-7', namespace: 'n', task_id: 7, service: 'auth', agent_name: 'a', title: '', context_version: version, changed_by: 'eve',
+    name: 'task-7', uid: 'a-uid', namespace: 'n', task_id: 7, service: 'auth', agent_name: 'a', title: '', context_version: version, changed_by: 'eve',
     created_at: null, suspend: false, cancel: false, context_update_policy: 'Restart', env: {}, runs: [], status,
     markdown_files: [{ filename: 'task.md', content: 'x' }], ...part,
   };

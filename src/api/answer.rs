@@ -254,6 +254,8 @@ pub struct Changes {
 pub struct WholeTask {
     name: String,
     namespace: String,
+    /// Another one where the task was deleted and made again.
+    uid: String,
     task_id: u32,
     service: String,
     agent_name: String,
@@ -281,6 +283,7 @@ impl From<TaskRun> for WholeTask {
         Self {
             name: task_run.name_any(),
             namespace: task_run.namespace().unwrap_or_default(),
+            uid: task_run.metadata.uid.clone().unwrap_or_default(),
             task_id: spec.task_id,
             title: annotation(TITLE).unwrap_or_default(),
             changed_by: annotation(crate::crd::CHANGED_BY),

@@ -2,6 +2,7 @@
 //!
 //! A field that is not known is refused: dropped in silence it would be lost.
 
+use crate::client::Expected;
 use crate::crd::{EnvVar, MarkdownFile, Phase};
 use crate::task::{PmTask, Submission, Subtask};
 use serde::Deserialize;
@@ -208,15 +209,25 @@ fn without_user(url: &str) -> String {
 pub struct AddContext {
     /// The markdown of the new file.
     pub additional_context: String,
+    /// The task that it is for: not one that was made since under its name.
+    pub uid: Option<String>,
 }
 
-/// What to run again.
+/// What must be so for anything to be done.
 #[derive(Deserialize, ToSchema, Default)]
 #[serde(deny_unknown_fields)]
-pub struct Rerun {
-    /// The version that must be the present one: a repeated request then runs nothing twice.
+pub struct Expect {
+    /// The version that must be the present one: a repeated request then runs nothing twice, and ends nothing newer.
     #[schema(minimum = 1, maximum = 4_294_967_295_i64, format = Int64)]
-    pub context_version: Option<u32>,
+    context_version: Option<u32>,
+    /// The task that it is for: not one that was made since under its name.
+    uid: Option<String>,
+}
+
+impl From<Expect> for Expected {
+    fn from(expect: Expect) -> Self {
+        Self { uid: expect.uid, version: expect.context_version }
+    }
 }
 
 /// Where to go back to.
@@ -226,6 +237,11 @@ pub struct Rollback {
     /// The version whose files become the present ones.
     #[schema(minimum = 1, maximum = 4_294_967_295_i64, format = Int64)]
     pub context_version: u32,
+    /// The version that must be the present one: a repeated request then leaves out nothing newer.
+    #[schema(minimum = 1, maximum = 4_294_967_295_i64, format = Int64)]
+    pub present_version: Option<u32>,
+    /// The task that it is for: not one that was made since under its name.
+    pub uid: Option<String>,
 }
 
 /// Which tasks.

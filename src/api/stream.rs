@@ -26,6 +26,8 @@ const HEARTBEAT_COMMENT: &[u8] = b": still here\n\n";
 const UNBUFFERED: (&str, &str) = ("X-Accel-Buffering", "no");
 /// How long to wait for the first part before the answer begins.
 const FIRST_PART: Duration = Duration::from_secs(2);
+/// Failures of a watch in a row after which its listener is told.
+const FAILURES: u32 = 4;
 /// Parts of a log that are read ahead.
 const AHEAD: usize = 4;
 
@@ -112,16 +114,17 @@ fn server_sent(
 /// Sends what is news to somebody who knows only what was sent before.
 async fn tell(news: impl Stream<Item = Result<Event<DynamicObject>, Error>>, sender: &Sender<Result<Bytes, Error>>) {
     let mut news = std::pin::pin!(news);
-    let (mut last, mut is_listed) = (None, false);
+    let (mut last, mut uid, mut is_listed, mut failures) = (None, None, false, 0);
     loop {
         let part = match timeout(HEARTBEAT, news.next()).await {
             Err(_) => Ok(Bytes::from_static(HEARTBEAT_COMMENT)),
-            Ok(Some(Ok(event))) if is_gone(&event, is_listed) => {
+            Ok(Some(Ok(event))) if is_gone(&event, is_listed, uid.as_ref()) => {
                 let _ = sender.send(Ok(self::event("deleted", &()))).await;
                 return;
             }
             Ok(Some(Ok(Event::Apply(object) | Event::InitApply(object)))) => {
-                is_listed = true;
+                (is_listed, failures) = (true, 0);
+                uid.clone_from(&object.metadata.uid);
                 match status(object) {
                     status if status.is_none() || status == last => continue,
                     status => {
@@ -135,8 +138,15 @@ async fn tell(news: impl Stream<Item = Result<Event<DynamicObject>, Error>>, sen
                 is_listed = false;
                 continue;
             }
-            Ok(Some(Err(error))) if !error.is_passing() => Err(error),
-            Ok(Some(Err(_))) => continue,
+            Ok(Some(Err(error))) if error.is_passing() && failures < FAILURES => {
+                failures += 1;
+                continue;
+            }
+            // whoever listens is not to take what he knows for what is
+            Ok(Some(Err(error))) => {
+                let _ = sender.send(Err(error)).await;
+                return;
+            }
             Ok(None) => return,
         };
         // a failed send means that nobody listens: then this is dropped
@@ -144,9 +154,14 @@ async fn tell(news: impl Stream<Item = Result<Event<DynamicObject>, Error>>, sen
     }
 }
 
-/// Whether the task is gone: seen to go, or missing where the watch had to begin anew.
-fn is_gone(event: &Event<DynamicObject>, is_listed: bool) -> bool {
-    matches!(event, Event::Delete(_)) || (matches!(event, Event::InitDone) && !is_listed)
+/// Whether the task is gone: seen to go, or missing or another one where the watch had to begin anew.
+fn is_gone(event: &Event<DynamicObject>, is_listed: bool, uid: Option<&String>) -> bool {
+    match event {
+        Event::Delete(_) => true,
+        Event::InitDone => !is_listed,
+        Event::Apply(object) | Event::InitApply(object) => uid.is_some() && uid != object.metadata.uid.as_ref(),
+        Event::Init => false,
+    }
 }
 
 /// The first part, if it comes soon: what is wrong from the beginning becomes the answer's status.

@@ -5,9 +5,9 @@ use super::answer::{
     TaskSummary, VersionFiles, WholeTask,
 };
 use super::caller::Caller;
-use super::request::{AddContext, ListTasks, Rerun, Rollback, SubmitTask};
+use super::request::{AddContext, Expect, ListTasks, Rollback, SubmitTask};
 use super::{Errors, TaskPath};
-use crate::client::{Filter, PAGE};
+use crate::client::{Expected, Filter, PAGE};
 use crate::crd::is_label;
 use crate::task::{self, Code, Held, Submission};
 use actix_web::http::header::{HeaderName, HeaderValue};
@@ -59,7 +59,7 @@ pub async fn add_context(caller: Caller, request: HttpRequest, task: Path<String
         None => Uuid::new_v4().to_string(),
         Some(key) => idempotency_key(key)?,
     };
-    let added = caller.add_context(&name, &body.additional_context, &request_id).await?;
+    let added = caller.add_context(&name, &body.additional_context, &request_id, body.uid.as_deref()).await?;
     let message = if added.created { "Context added successfully" } else { "Context was added before" };
     let message = with_held(message, added.held);
     let data = ContextAdded {
@@ -160,10 +160,11 @@ pub async fn version(caller: Caller, path: Path<(String, u32)>) -> Result {
 }
 
 /// End the present run for good; its Job is kept, and nothing starts until the task is run again.
-#[utoipa::path(post, path = "/pm/tasks/{task}/cancel", params(TaskPath), responses(
+#[utoipa::path(post, path = "/pm/tasks/{task}/cancel", params(TaskPath), request_body = Option<Expect>, responses(
     (status = 200, description = "is being cancelled, or has ended", body = Answer<Acted>), Errors))]
-pub async fn cancel(caller: Caller, task: Path<String>) -> Result {
-    let task_run = caller.cancel(&task::parse_name(&task)?).await?;
+pub async fn cancel(caller: Caller, task: Path<String>, body: Bytes) -> Result {
+    let name = task::parse_name(&task)?;
+    let task_run = caller.cancel(&name, &expected(&body)?).await?;
     let message = match task_run.spec.cancel {
         Some(true) => "Task is cancelled: its run ends, and none starts until the task is run again",
         _ => "The run had ended already",
@@ -172,14 +173,19 @@ pub async fn cancel(caller: Caller, task: Path<String>) -> Result {
 }
 
 /// Run the present context once more, as the next version.
-#[utoipa::path(post, path = "/pm/tasks/{task}/rerun", params(TaskPath), request_body = Option<Rerun>, responses(
+#[utoipa::path(post, path = "/pm/tasks/{task}/rerun", params(TaskPath), request_body = Option<Expect>, responses(
     (status = 200, description = "is run again", body = Answer<Acted>), Errors))]
 pub async fn rerun(caller: Caller, task: Path<String>, body: Bytes) -> Result {
     let name = task::parse_name(&task)?;
-    let read = |body: &[u8]| serde_json::from_slice(body).map_err(|error| super::unreadable(&error));
-    let rerun: Option<Rerun> = if body.is_empty() { None } else { read(&body)? };
-    let task_run = caller.rerun(&name, rerun.unwrap_or_default().context_version).await?;
+    let task_run = caller.rerun(&name, &expected(&body)?).await?;
     Ok(Answer::ok(with_held("Task is run again", task::held(&task_run)), Acted::from(&task_run)))
+}
+
+/// What a body expects, which may be missing.
+fn expected(body: &[u8]) -> std::result::Result<Expected, Failure> {
+    let read = |body: &[u8]| serde_json::from_slice(body).map_err(|error| super::unreadable(&error));
+    let expect: Option<Expect> = if body.is_empty() { None } else { read(body)? };
+    Ok(expect.unwrap_or_default().into())
 }
 
 /// Suspend the task: its pod ends, and the run goes on when it is resumed.
@@ -202,8 +208,9 @@ pub async fn resume(caller: Caller, task: Path<String>) -> Result {
 #[utoipa::path(post, path = "/pm/tasks/{task}/rollback", params(TaskPath), request_body = Rollback, responses(
     (status = 200, description = "the files are the present ones", body = Answer<Acted>), Errors))]
 pub async fn rollback(caller: Caller, task: Path<String>, body: Json<Rollback>) -> Result {
-    let version = body.context_version;
-    let task_run = caller.rollback(&task::parse_name(&task)?, version).await?;
+    let Rollback { context_version: version, present_version, uid } = body.into_inner();
+    let expected = Expected { uid, version: present_version };
+    let task_run = caller.rollback(&task::parse_name(&task)?, version, &expected).await?;
     let message = format!("The files are those of version {version}");
     Ok(Answer::ok(with_held(&message, task::held(&task_run)), Acted::from(&task_run)))
 }

@@ -31,6 +31,27 @@ pub struct Added {
     pub held: Option<Held>,
 }
 
+/// What a request holds for: where it is otherwise, nothing is done.
+#[derive(Clone, Debug, Default)]
+pub struct Expected {
+    /// Of the TaskRun: one that was deleted may have been created again under its name.
+    pub uid: Option<String>,
+    /// The present version.
+    pub version: Option<u32>,
+}
+
+impl Expected {
+    /// # Errors
+    /// `NotFound` if it is another TaskRun, `Conflict` if the version is another one.
+    fn check(&self, task_run: &TaskRun) -> Result<(), Error> {
+        if self.uid.is_some() && self.uid != task_run.metadata.uid {
+            let name = task_run.name_any();
+            return Err(Error::new(Code::NotFound, format!("the TaskRun is gone, and {name:?} is another one now")));
+        }
+        self.version.map_or(Ok(()), |version| unmoved(task_run, version).map(|_| ()))
+    }
+}
+
 impl Tasks {
     /// Creates a task, or finds that it is there already; says which.
     ///
@@ -66,8 +87,16 @@ impl Tasks {
     /// one request id adds one file, as often as it is repeated and through however many replicas.
     ///
     /// # Errors
-    /// `TooLarge` if it does not fit, `Invalid` if the id was used with another text.
-    pub async fn add_context(&self, name: &str, text: &str, request_id: &str) -> Result<Added, Error> {
+    /// `TooLarge` if it does not fit, `Invalid` if the id was used with another text, `NotFound` if this is another TaskRun
+    /// than the one with this uid.
+    pub async fn add_context(
+        &self,
+        name: &str,
+        text: &str,
+        request_id: &str,
+        uid: Option<&str>,
+    ) -> Result<Added, Error> {
+        let expected = Expected { uid: uid.map(str::to_owned), version: None };
         let place = self.queues.of(&self.namespace, name);
         let deadline = Instant::now() + PATIENCE;
         let Ok(_turn) = tokio::time::timeout_at(deadline, place.lock()).await else {
@@ -77,6 +106,7 @@ impl Tasks {
         let mut may_be_stored = false;
         retried(deadline, Error::is_passing, async || {
             let task_run = self.get(name).await?;
+            expected.check(&task_run)?;
             let seen = (task_run.metadata.uid.clone(), task_run.spec.context_version);
             if let Some(file) = task::added_by(&task_run, request_id) {
                 let is_same = file.content == text;
@@ -140,8 +170,9 @@ impl Tasks {
     ///
     /// # Errors
     /// See [`Code`].
-    pub async fn cancel(&self, name: &str) -> Result<TaskRun, Error> {
+    pub async fn cancel(&self, name: &str, expected: &Expected) -> Result<TaskRun, Error> {
         self.change(name, |task_run| {
+            expected.check(task_run)?;
             let has_ended = task_run.present_run().is_some_and(|run| run.outcome.is_some());
             let is_so = has_ended || task_run.spec.cancel == Some(true);
             Ok((!is_so).then(|| json!({"spec": {"cancel": true}})))
@@ -153,13 +184,14 @@ impl Tasks {
     ///
     /// # Errors
     /// `Conflict` if the present version is not the one that the caller speaks of.
-    pub async fn rerun(&self, name: &str, version: Option<u32>) -> Result<TaskRun, Error> {
+    pub async fn rerun(&self, name: &str, expected: &Expected) -> Result<TaskRun, Error> {
         // a change that comes in between makes a version by itself
-        let wanted = match version {
+        let wanted = match expected.version {
             Some(version) => version,
             None => self.get(name).await?.spec.context_version,
         };
         self.change(name, |task_run| {
+            expected.check(task_run)?;
             let present = unmoved(task_run, wanted)?;
             Ok(Some(json!({"spec": {"contextVersion": present.saturating_add(1), "cancel": null}})))
         })
@@ -171,8 +203,9 @@ impl Tasks {
     ///
     /// # Errors
     /// `NotFound` if that version's files are not kept, `Conflict` if the context changes meanwhile.
-    pub async fn rollback(&self, name: &str, version: u32) -> Result<TaskRun, Error> {
+    pub async fn rollback(&self, name: &str, version: u32, expected: &Expected) -> Result<TaskRun, Error> {
         let seen = self.get(name).await?;
+        expected.check(&seen)?;
         let files = self.files(&seen, version).await?;
         self.change(name, |task_run| {
             unmoved(task_run, seen.spec.context_version)?;

@@ -46,7 +46,7 @@ pub async fn run(args: AddContextArgs, tasks: &Tasks) -> Result<ExitCode, Error>
         return Err(Error::Input("nothing to add: name a FILE, - for standard input, or say -m TEXT".to_owned()));
     }
     let request_id = args.request_id.unwrap_or_else(|| Uuid::new_v4().to_string());
-    match tasks.add_context(&args.task.task, &together(&texts), &request_id).await {
+    match tasks.add_context(&args.task.task, &together(&texts), &request_id, None).await {
         Ok(added) => writeln!(stdout(), "{} {}", full_name(&added.name), sentence(&added))?,
         Err(error) => return Err(in_namespace(tasks, error).await),
     }

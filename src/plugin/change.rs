@@ -3,7 +3,7 @@
 use super::error::Error;
 use super::object::{Format, print_changed};
 use super::{TaskArg, in_namespace};
-use crate::client::Tasks;
+use crate::client::{Expected, Tasks};
 use crate::crd::{Phase, TaskRun};
 use crate::task;
 use clap::Args;
@@ -91,20 +91,20 @@ pub struct ResumeArgs {
 /// Makes the files of an older version the present ones.
 pub async fn rollback(args: RollbackArgs, tasks: &Tasks) -> Result<ExitCode, Error> {
     let (name, version) = (&args.task.task, args.version);
-    let change = async || tasks.rollback(name, version).await;
+    let change = async || tasks.rollback(name, version, &Expected::default()).await;
     carry_out(tasks, name, args.output, change, |before, after| rolled_back(before, after, version)).await
 }
 
 /// Runs the present context once more.
 pub async fn rerun(args: RerunArgs, tasks: &Tasks) -> Result<ExitCode, Error> {
-    let name = &args.task.task;
-    carry_out(tasks, name, args.output, async || tasks.rerun(name, args.if_version).await, run_again).await
+    let (name, expected) = (&args.task.task, Expected { version: args.if_version, uid: None });
+    carry_out(tasks, name, args.output, async || tasks.rerun(name, &expected).await, run_again).await
 }
 
 /// Ends the present run for good.
 pub async fn cancel(args: CancelArgs, tasks: &Tasks) -> Result<ExitCode, Error> {
     let name = &args.task.task;
-    carry_out(tasks, name, args.output, async || tasks.cancel(name).await, cancelled).await
+    carry_out(tasks, name, args.output, async || tasks.cancel(name, &Expected::default()).await, cancelled).await
 }
 
 /// Pauses.

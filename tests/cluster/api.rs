@@ -478,6 +478,36 @@ fn a_task_is_followed_acted_on_and_taken_back() {
     caller.get("/pm/tasks/400").is(404, "not_found");
 }
 
+#[test]
+fn nothing_is_done_to_a_task_or_a_version_that_the_caller_does_not_mean() {
+    let replicas = Replicas::shared();
+    let token = replicas.ns.user("late", ALL);
+    let caller = replicas.caller(1, &token);
+    caller.post("/pm/tasks", &old_request(410, "agent")).ok();
+    caller.add("410", "more", None).ok();
+    let seen = || caller.get("/pm/tasks/410").ok().clone();
+    let (before, another) = (seen(), "0e3dbf4f-6a35-4f3c-9a55-8f3c9e8d1b27");
+    for (path, body, status) in [
+        ("cancel", json!({"context_version": 1, "uid": before["uid"]}), 409),
+        ("rollback", json!({"context_version": 1, "present_version": 1, "uid": before["uid"]}), 409),
+        ("rerun", json!({"context_version": 1, "uid": before["uid"]}), 409),
+        ("context", json!({"additional_context": "lost", "uid": another}), 404),
+        ("cancel", json!({"uid": another}), 404),
+        ("rerun", json!({"uid": another}), 404),
+        ("rollback", json!({"context_version": 1, "uid": another}), 404),
+    ] {
+        let code = if status == 409 { "conflict" } else { "not_found" };
+        caller.post(&format!("/pm/tasks/410/{path}"), &body).is(status, code);
+    }
+    let of = |task: &Value| (task["context_version"].clone(), task["cancel"].clone(), task["markdown_files"].clone());
+    assert_eq!(of(&seen()), of(&before));
+    let meant = json!({"context_version": 1, "present_version": 2, "uid": before["uid"]});
+    assert_eq!(caller.post("/pm/tasks/410/rollback", &meant).ok()["context_version"], 3);
+    let meant = json!({"context_version": 3, "uid": before["uid"]});
+    caller.post("/pm/tasks/410/cancel", &meant).says("is cancelled").ok();
+    caller.send("DELETE", "/pm/tasks/410", "", "").ok();
+}
+
 /// Reads until a line has this text.
 #[track_caller]
 fn wait_line(stream: &mut BufReader<TcpStream>, text: &str) -> String {

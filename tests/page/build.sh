@@ -7,7 +7,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 say() { echo "tests of the page: $*" >&2; }
 
 for tool in node npm; do
-  command -v "$tool" >/dev/null || { say "$tool is not on PATH; install Node 20.19 or newer"; exit 1; }
+  command -v "$tool" >/dev/null || { say "$tool is not on PATH; install Node 20.19, or 22.12 or newer"; exit 1; }
 done
 if [ ! -x /usr/bin/chromium ]; then
   say "installing Debian's chromium"

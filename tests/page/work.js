@@ -106,7 +106,8 @@ await page.getByText('used token').waitFor();
 
 // The API ends while a note is being sent: what was typed stays, and is added once
 await page.keyboard.press('a');
-await dialog.getByLabel('context-v3.md').fill('Written while the API was away.');
+await dialog.getByLabel('context-v3.md').waitFor();
+await page.keyboard.type('Written while the API was away.');
 await operator('stop');
 await page.locator('.line.away').waitFor();
 await dialog.getByRole('button', { name: 'Add context' }).click();
@@ -122,16 +123,27 @@ assert.deepEqual(files(), ['task.md', 'context-v2.md', 'context-v3.md']);
 // The token ends while somebody types: the text is there when another one is given
 await page.keyboard.press('a');
 await dialog.getByLabel('context-v4.md').fill('Written with two tokens.');
+const sent = [];
+await page.route('**/context', async (route) => {
+  sent.push(route.request().headers()['idempotency-key']);
+  if (sent.length > 1) return route.continue();
+  await route.fulfill({ status: 401, json: { success: false, code: 'unauthenticated', message: 'it has ended' } });
+});
+await dialog.getByRole('button', { name: 'Add context' }).click();
+await page.getByText('The API no longer takes your token: it has ended').waitFor();
+assert.equal(await page.locator('textarea').inputValue(), 'Written with two tokens.');
+// and is really refused from now on
 kubectl('delete', 'serviceaccount', 'editor');
 kubectl('create', 'serviceaccount', 'editor');
-await dialog.getByRole('button', { name: 'Add context' }).click();
-await page.getByText('The API no longer takes your token').waitFor();
 await looksWell(page, 'sign in again');
 await page.getByLabel('Token', { exact: true }).fill(kubectl('create', 'token', 'editor').trim());
 await page.getByRole('button', { name: 'Sign in' }).click();
+await page.getByLabel('Token', { exact: true }).waitFor({ state: 'detached' });
 await dialog.waitFor({ state: 'detached' });
 await version(4).getByText('Running').waitFor();
 assert.equal(files().length, 4);
+assert.ok(sent.length === 2 && sent[0] === sent[1], sent);
+await page.unroute('**/context');
 
 // Cancel, and go back
 await page.getByRole('button', { name: 'Cancel…' }).click();
@@ -162,11 +174,15 @@ await badge('Succeeded').waitFor();
 await page.getByText('The run ended well.').waitFor();
 await page.getByRole('button', { name: 'OK', exact: true }).click();
 await takeScreenshots(page, 'task');
+await page.getByRole('tab', { name: 'Log' }).click();
+await page.locator('.line.over').waitFor();
 await page.getByRole('button', { name: 'Run again…' }).click();
 await dialog.getByText('Version 6 starts at once.').waitFor();
 await dialog.getByRole('button', { name: 'Run again' }).click();
 await version(6).getByText('the same files again').waitFor();
 await version(6).getByText('Running').waitFor();
+writeLog(await podOf('auth-service', 7, 6), 'once more\n');
+await page.locator('.log').getByText('once more').waitFor();
 
 // A task that needs somebody, and one that failed, in plain words
 kubectl('annotate', 'pods', '-l', 'context-version=6', 'kwok.test/outcome=failed', 'kwok.test/message=3 tests failed: clock skew');
@@ -216,6 +232,24 @@ await operator('start');
 await page.getByText('This task is deleted').waitFor();
 await page.getByText('Not live').waitFor();
 await page.keyboard.press('Escape');
+await page.getByText('No tasks yet').waitFor();
+
+// One that is made again under the same name is another one: what was typed for the first is not for it
+kubectlOn('create', taskRun(9, { 'task.md': 'The first.' }, { title: 'Made twice' }));
+await page.getByRole('link', { name: /Made twice/ }).click();
+await page.getByText('The first.').waitFor();
+await page.keyboard.press('a');
+await dialog.getByLabel('context-v2.md').fill('For the first alone.');
+kubectl('delete', 'taskrun', 'task-9');
+kubectlOn('create', taskRun(9, { 'task.md': 'The second.' }, { title: 'Made twice' }));
+await page.getByText('The second.').waitFor();
+await dialog.waitFor({ state: 'detached' });
+await badge('Running').waitFor();
+await page.keyboard.press('a');
+assert.equal(await dialog.getByLabel('context-v2.md').inputValue(), '');
+await page.keyboard.press('Escape');
+await page.keyboard.press('Escape');
+kubectl('delete', 'taskrun', 'task-9');
 await page.getByText('No tasks yet').waitFor();
 
 // No token is anywhere but in memory
