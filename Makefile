@@ -14,9 +14,11 @@ demo: page ## watch the operator work, on a control plane of its own (under a mi
 dev: page ## the same, left running for kubectl until Ctrl-C
 	@examples/demo.sh --keep
 
-page: ## build the page that the PM API serves, into page/dist; needs Node 20.19 or newer: without, the operator has no page
-	@if command -v node >/dev/null && command -v npm >/dev/null; then $(MAKE) --silent page/dist/index.html; \
-	else echo "page: node and npm are not on PATH: the operator is built without the page"; fi
+page: ## build the page that the PM API serves, into page/dist; needs Node 20.19, or 22.12 or newer: without, the operator has no page
+	@if ! command -v node >/dev/null || ! command -v npm >/dev/null; then echo "page: node and npm are not on PATH: the operator is built without the page"; \
+	elif ! node -e '[a, b] = process.versions.node.split("."); process.exit(a > 22 || (a == 22 && b >= 12) || (a == 20 && b >= 19) ? 0 : 1)'; \
+	then echo "page: needs Node 20.19, or 22.12 or newer, and this is $$(node --version): the operator is built without the page"; \
+	else $(MAKE) --silent page/dist/index.html; fi
 
 page/dist/index.html: $(wildcard page/*.json page/*.ts page/index.html page/public/* page/src/*) page/node_modules/.package-lock.json
 	cd page && npm --silent run build
@@ -60,7 +62,7 @@ fuzz: ## ten million odd reviews against the webhook, on all cores (about an hou
 	cargo install cargo-fuzz --locked --version $(CARGO_FUZZ_VERSION); }
 	@tests/fuzz/run.sh $(FUZZ)
 
-bench: page ## the operator beside its peers and its limits, on a machine that does nothing else (BENCH=ARGUMENTS, such as --help)
+bench: page ## the operator beside its peers and its limits, on a machine that does nothing else (up to two hours; BENCH=ARGUMENTS, such as --help)
 	@tests/control-plane/build.sh >/dev/null
 	@cd benches/peers && GOEXPERIMENT=jsonv2 GOTOOLCHAIN=local go test ./...
 	@tests/control-plane/build.sh peer >/dev/null

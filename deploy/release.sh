@@ -23,7 +23,7 @@ says CHANGELOG.md "^## \[?$version\]? - [0-9]{4}-[0-9]{2}-[0-9]{2}\$" "what is n
 # What users take ---------------------------------------------------------------------------------------------------
 export TASKRUN_REVISION; TASKRUN_REVISION=$(git rev-parse HEAD)
 make --silent page >&2
-[ -s page/dist/index.html ] || lack "the page is not in it: node and npm are not on PATH"
+[ -s page/dist/index.html ] || lack "the page is not in it: make page says why"
 rm -rf "$folder"
 mkdir -p "$folder"
 image=$(make --silent image | tail -n 1)

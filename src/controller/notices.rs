@@ -1,5 +1,5 @@
-//! Events, told aside: nobody waits for one, and in a burst the runs go first, since each takes a turn after all
-//! reconciles that wait.
+//! Events, told aside: nobody waits for one, and in a burst the runs go first, since each takes its turn in one line with the
+//! reconciles that start and end them.
 
 use super::turns::Turns;
 use crate::client::ApiServer;
