@@ -47,7 +47,8 @@ impl Process {
     pub fn wait_for(&self, address: SocketAddr) {
         let began = Instant::now();
         while TcpStream::connect(address).is_err() {
-            assert!(began.elapsed() < Duration::from_secs(20), "process {} does not listen", self.pid);
+            // a reflector first lists all
+            assert!(began.elapsed() < Duration::from_mins(2), "process {} does not listen", self.pid);
             std::thread::sleep(Duration::from_millis(10));
         }
     }

@@ -133,6 +133,7 @@ fn main() {
         peer: support::build("peer").join("peer"),
     };
     let mut tables = if wanted.add { kept(&wanted.out) } else { vec![] };
+    keep(&wanted.out, &plan, &tables);
     for part in Part::value_variants() {
         if wanted.parts.is_empty() || wanted.parts.contains(part) {
             for table in part.measure(&plan) {
