@@ -132,8 +132,11 @@ fn main() {
         folder: std::env::temp_dir().join(format!("taskrun-bench-{}", std::process::id())),
         peer: support::build("peer").join("peer"),
     };
-    let mut tables = if wanted.add { kept(&wanted.out) } else { vec![] };
-    keep(&wanted.out, &plan, &tables);
+    let mut tables = vec![];
+    if wanted.add {
+        tables = kept(&wanted.out);
+        keep(&wanted.out, &plan, &tables);
+    }
     for part in Part::value_variants() {
         if wanted.parts.is_empty() || wanted.parts.contains(part) {
             for table in part.measure(&plan) {

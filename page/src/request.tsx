@@ -112,7 +112,7 @@ export function Says({ lines, children }: { lines: string[]; children?: Componen
 }
 
 /** Markdown being written, beside what it will look like, with what is wrong with it. */
-export function Editor({ label, text, wrong, isSent, isFirst, onType }: { label: string; text: string; wrong: string[]; isSent: boolean; isFirst?: boolean; onType: (text: string) => void }) {
+export function Editor({ label, text, wrong, isSent, isFirst, onType }: { label: string; text: string; wrong: string[]; isSent?: boolean; isFirst?: boolean; onType: (text: string) => void }) {
   const [isPreview, setPreview] = useState(false);
   const id = useId();
   return (

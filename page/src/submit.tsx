@@ -81,7 +81,7 @@ export function SubmitDialog({ close }: { close: () => void }) {
                   </button>
                 )}
               </div>
-              <Editor label={`Text of file ${i + 1}`} text={file.content} wrong={wrongOf(file)} isSent={request.isSent} onType={(content) => changeFile(i, { content })} />
+              <Editor label={`Text of file ${i + 1}`} text={file.content} wrong={wrongOf(file)} onType={(content) => changeFile(i, { content })} />
             </fieldset>
           ))}
           <div class="more">

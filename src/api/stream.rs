@@ -117,7 +117,7 @@ async fn tell(news: impl Stream<Item = Result<Event<DynamicObject>, Error>>, sen
     let (mut last, mut uid, mut is_listed, mut failures) = (None, None, false, 0);
     loop {
         let part = match timeout(HEARTBEAT, news.next()).await {
-            Err(_) => Ok(Bytes::from_static(HEARTBEAT_COMMENT)),
+            Err(_) => Bytes::from_static(HEARTBEAT_COMMENT),
             Ok(Some(Ok(event))) if is_gone(&event, is_listed, uid.as_ref()) => {
                 let _ = sender.send(Ok(self::event("deleted", &()))).await;
                 return;
@@ -130,7 +130,7 @@ async fn tell(news: impl Stream<Item = Result<Event<DynamicObject>, Error>>, sen
                     status => {
                         let part = event("status", &status);
                         last = status;
-                        Ok(part)
+                        part
                     }
                 }
             }
@@ -150,7 +150,7 @@ async fn tell(news: impl Stream<Item = Result<Event<DynamicObject>, Error>>, sen
             Ok(None) => return,
         };
         // a failed send means that nobody listens: then this is dropped
-        let _ = sender.send(part).await;
+        let _ = sender.send(Ok(part)).await;
     }
 }
 

@@ -41,6 +41,11 @@ pub struct Expected {
 }
 
 impl Expected {
+    /// That all is as it was seen.
+    fn of(seen: &TaskRun) -> Self {
+        Self { uid: seen.metadata.uid.clone(), version: Some(seen.spec.context_version) }
+    }
+
     /// # Errors
     /// `NotFound` if it is another TaskRun, `Conflict` if the version is another one.
     fn check(&self, task_run: &TaskRun) -> Result<(), Error> {
@@ -48,7 +53,13 @@ impl Expected {
             let name = task_run.name_any();
             return Err(Error::new(Code::NotFound, format!("the TaskRun is gone, and {name:?} is another one now")));
         }
-        self.version.map_or(Ok(()), |version| unmoved(task_run, version).map(|_| ()))
+        let present = task_run.spec.context_version;
+        match self.version.filter(|version| *version != present) {
+            Some(version) => {
+                Err(Error::new(Code::Conflict, format!("the present version is {present}, not {version}")))
+            }
+            None => Ok(()),
+        }
     }
 }
 
@@ -186,14 +197,17 @@ impl Tasks {
     /// `Conflict` if the present version is not the one that the caller speaks of.
     pub async fn rerun(&self, name: &str, expected: &Expected) -> Result<TaskRun, Error> {
         // a change that comes in between makes a version by itself
-        let wanted = match expected.version {
-            Some(version) => version,
-            None => self.get(name).await?.spec.context_version,
+        let expected = if expected.version.is_some() {
+            expected.clone()
+        } else {
+            let seen = self.get(name).await?;
+            expected.check(&seen)?;
+            Expected::of(&seen)
         };
         self.change(name, |task_run| {
             expected.check(task_run)?;
-            let present = unmoved(task_run, wanted)?;
-            Ok(Some(json!({"spec": {"contextVersion": present.saturating_add(1), "cancel": null}})))
+            let next = task_run.spec.context_version.saturating_add(1);
+            Ok(Some(json!({"spec": {"contextVersion": next, "cancel": null}})))
         })
         .await
     }
@@ -207,8 +221,9 @@ impl Tasks {
         let seen = self.get(name).await?;
         expected.check(&seen)?;
         let files = self.files(&seen, version).await?;
+        let expected = Expected::of(&seen);
         self.change(name, |task_run| {
-            unmoved(task_run, seen.spec.context_version)?;
+            expected.check(task_run)?;
             Ok(task::rollback(task_run, &files))
         })
         .await
@@ -257,13 +272,6 @@ impl Tasks {
 fn is_there(task_run: &TaskRun) -> Result<(), Error> {
     let gone = || Error::new(Code::NotFound, format!("TaskRun {:?} is being deleted", task_run.name_any()));
     if task_run.metadata.deletion_timestamp.is_some() { Err(gone()) } else { Ok(()) }
-}
-
-/// The present version, which must be this one.
-fn unmoved(task_run: &TaskRun, wanted: u32) -> Result<u32, Error> {
-    let present = task_run.spec.context_version;
-    let moved = || Error::new(Code::Conflict, format!("the present version is {present}, not {wanted}"));
-    if present == wanted { Ok(present) } else { Err(moved()) }
 }
 
 fn reused() -> Error {

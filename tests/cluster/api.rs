@@ -481,7 +481,7 @@ fn a_task_is_followed_acted_on_and_taken_back() {
 #[test]
 fn nothing_is_done_to_a_task_or_a_version_that_the_caller_does_not_mean() {
     let replicas = Replicas::shared();
-    let token = replicas.ns.user("late", ALL);
+    let token = replicas.ns.user("precise", ALL);
     let caller = replicas.caller(1, &token);
     caller.post("/pm/tasks", &old_request(410, "agent")).ok();
     caller.add("410", "more", None).ok();
