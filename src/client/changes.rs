@@ -111,7 +111,7 @@ impl Tasks {
         let place = self.queues.of(&self.namespace, name);
         let deadline = Instant::now() + PATIENCE;
         let Ok(_turn) = tokio::time::timeout_at(deadline, place.lock()).await else {
-            return Err(Error::new(Code::Unavailable, "too many are adding to this task at once: try again"));
+            return Err(busy());
         };
         let mut refused = None;
         let mut may_be_stored = false;
@@ -274,6 +274,10 @@ fn is_there(task_run: &TaskRun) -> Result<(), Error> {
     if task_run.metadata.deletion_timestamp.is_some() { Err(gone()) } else { Ok(()) }
 }
 
+fn busy() -> Error {
+    Error::new(Code::Unavailable, "too many are changing this task at once: try again")
+}
+
 fn reused() -> Error {
     Error::new(
         Code::Invalid,
@@ -303,7 +307,8 @@ async fn retried<T>(
         failures += usize::from(error.code == Code::Unavailable);
         let wait = Duration::from_millis(fastrand::u64(longest / 2..=longest));
         if !is_worth_it(&error) || failures > MAX_FAILURES || Instant::now() + wait > deadline {
-            return Err(error);
+            // others were first each time: that says nothing against the request
+            return Err(if error.code == Code::Conflict { busy() } else { error });
         }
         tokio::time::sleep(wait).await;
         longest = (longest * 2).min(MAX_WAIT);

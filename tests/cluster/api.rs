@@ -11,7 +11,7 @@ use std::net::TcpStream;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Adds at once, half through each replica.
 const ADDS: u32 = 200;
@@ -65,7 +65,7 @@ fn wait_for(port: u16) {
     let started = Instant::now();
     while TcpStream::connect(("127.0.0.1", port)).is_err() {
         assert!(started.elapsed() < PATIENCE, "the PM API does not listen");
-        thread::sleep(std::time::Duration::from_millis(20));
+        thread::sleep(Duration::from_millis(20));
     }
 }
 
@@ -160,7 +160,7 @@ fn version(task: &Value) -> u64 {
 }
 
 /// Adds so many notes at once, half of them through each replica, while something else goes on; returns what each
-/// caller was told.
+/// caller was told. Whom a busy replica asks to come again comes again with the same key, as its clients do.
 fn add_at_once(replicas: &Replicas, task: &str, user: &str, beside: impl FnOnce() + Send) -> Vec<Value> {
     let token = replicas.ns.user(user, &[("get,patch", "taskruns.orchestrator.io")]);
     let started = Instant::now();
@@ -169,7 +169,15 @@ fn add_at_once(replicas: &Replicas, task: &str, user: &str, beside: impl FnOnce(
         let adds: Vec<_> = (0..ADDS)
             .map(|number| {
                 let caller = replicas.caller(number as usize % 2, &token);
-                scope.spawn(move || caller.add(task, &format!("note {number} of {user}"), None).ok().clone())
+                scope.spawn(move || {
+                    let (text, key) = (format!("note {number} of {user}"), format!("{user}-{number}"));
+                    let mut told = caller.add(task, &text, Some(&key));
+                    while told.status == 503 && started.elapsed() < 4 * PATIENCE {
+                        thread::sleep(Duration::from_secs(1)); // what Retry-After says
+                        told = caller.add(task, &text, Some(&key));
+                    }
+                    told.ok().clone()
+                })
             })
             .collect();
         let told = adds.into_iter().map(|add| add.join().expect("no panic")).collect();
