@@ -234,15 +234,29 @@ export async function act<T>(
 ): Promise<Answer<T>> {
   const headers: Record<string, string> = { 'Content-Type': 'application/json' };
   if (key) headers['Idempotency-Key'] = key;
+  let isRepeated = false;
+  const once = async () => {
+    const response = await authorized('POST', path, { headers, body: JSON.stringify(body), signal });
+    return (await response.json()) as Answer<T>;
+  };
+  const again = (why: string) => {
+    isRepeated = true;
+    waits(why);
+  };
+  return persist(once, signal, again).catch((error) => {
+    // the version that it was for is no longer the present one, perhaps by what got no answer
+    const isPerhapsDone = isRepeated && error instanceof Failure && error.status === 409;
+    throw isPerhapsDone ? new Failure(`It may have been done already: ${error.message}. Look at the versions first.`, 409, error.code) : error;
+  });
+}
+
+/** Does something until it succeeds or fails for good: what may pass is waited for. */
+export async function persist<T>(once: () => Promise<T>, signal: AbortSignal, waits: (why: string) => void = () => {}): Promise<T> {
   for (let failures = 0; ; failures++) {
     try {
-      const response = await authorized('POST', path, { headers, body: JSON.stringify(body), signal });
-      return (await response.json()) as Answer<T>;
+      return await once();
     } catch (error) {
-      if (!(error instanceof Failure)) throw error;
-      // the version that it was for is no longer the present one, perhaps by what got no answer
-      if (failures > 0 && error.status === 409) throw new Failure(`It may have been done already: ${error.message}. Look at the versions first.`, 409, error.code);
-      if (!error.isPassing) throw error;
+      if (!(error instanceof Failure && error.isPassing)) throw error;
       waits(error.message);
       await pause(wait(failures, error.retryAfter), signal);
     }

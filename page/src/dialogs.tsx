@@ -59,7 +59,7 @@ export function AskedDialog() {
           title={`${VERBS[what.kind].title}: ${oneLine(what.task.name)}`}
           says={willDo(what.kind, what.task)}
           task={what.task}
-          body={what.kind === 'rerun' || what.kind === 'cancel' ? { context_version: what.task.context_version, uid: what.task.uid } : {}}
+          body={{ context_version: what.kind === 'rerun' || what.kind === 'cancel' ? what.task.context_version : undefined, uid: what.task.uid }}
           done={what.done}
           close={close}
         />

@@ -4,7 +4,7 @@ import { Component } from 'preact';
 import { useLayoutEffect, useRef } from 'preact/hooks';
 import type { Task } from './api.ts';
 import { asked } from './dialogs.tsx';
-import { counts, isListed, link, listFailure, PHASES, refine, route, services, shown, type SortKey, tasks, titleOf, wish } from './state.ts';
+import { counts, isListed, link, listFailure, listTries, PHASES, refine, route, services, shown, type SortKey, tasks, titleOf, wish } from './state.ts';
 import { oneLine } from './text.ts';
 import { Badge, Elapsed, Empty, Name, Problem, useRows } from './ui.tsx';
 import { isOver, messageOf } from './words.ts';
@@ -71,7 +71,13 @@ export function List() {
 
 function Rows() {
   const rows = shown.value;
-  if (listFailure.value) return <Problem failure={listFailure.value} />;
+  if (listFailure.value) {
+    return (
+      <Problem failure={listFailure.value}>
+        <button onClick={() => listTries.value++}>Try again</button>
+      </Problem>
+    );
+  }
   if (rows.length === 0 && !isListed.value) return <Skeleton />;
   if (rows.length === 0) return tasks.value.size === 0 ? <NoTasks /> : <NoMatch />;
   return <Table rows={rows} />;

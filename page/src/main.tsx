@@ -7,7 +7,7 @@ import { asked, AskedDialog } from './dialogs.tsx';
 import { List, selected } from './list.tsx';
 import { forgetDrafts } from './request.tsx';
 import { SignIn } from './signin.tsx';
-import { followTasks, isListed, line, link, route, shown, tasks, type Theme, theme } from './state.ts';
+import { followTasks, isListed, line, link, listTries, route, shown, tasks, type Theme, theme } from './state.ts';
 import './style.css';
 import { TaskView } from './task.tsx';
 import { person } from './text.ts';
@@ -33,7 +33,7 @@ const KEYS: [string, string][] = [
 
 function App() {
   const { task } = route.value;
-  useEffect(() => (task === undefined && wanted.value === undefined ? followTasks() : undefined), [task, wanted.value === undefined]);
+  useEffect(() => (task === undefined && wanted.value === undefined ? followTasks() : undefined), [task, wanted.value === undefined, listTries.value]);
   // a dialog speaks of what is behind it
   useEffect(() => {
     asked.value = undefined;

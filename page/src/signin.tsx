@@ -1,7 +1,7 @@
 // Asking for a token: at first, and whenever the API no longer takes the one that there is. What is behind the dialog
 // stays as it is, and goes on with the new token.
 import { useState } from 'preact/hooks';
-import { Failure, signIn, wanted } from './api.ts';
+import { Failure, signIn, signOut, wanted } from './api.ts';
 import { Command, Dialog, Problem } from './ui.tsx';
 
 export function SignIn() {
@@ -38,6 +38,11 @@ export function SignIn() {
         <button class="primary" disabled={isAsking}>
           {isAsking ? 'Asking…' : 'Sign in'}
         </button>
+        {wanted.value && (
+          <button type="button" onClick={signOut}>
+            Sign out, and lose what was typed
+          </button>
+        )}
         <div class="hint">
           <p>Somebody with kubectl makes one for a ServiceAccount:</p>
           <Command text="kubectl create token NAME -n NAMESPACE --duration 8h" />

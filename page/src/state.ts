@@ -66,6 +66,8 @@ export const tasks = signal<ReadonlyMap<string, Task>>(new Map());
 /** Whether all are there that there are. */
 export const isListed = signal(false);
 export const listFailure = signal<Failure | undefined>(undefined);
+/** How often the user wanted them anew after that. */
+export const listTries = signal(0);
 
 /** Follows all tasks, until the function is called that this returns. */
 export function followTasks(): () => void {

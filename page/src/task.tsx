@@ -1,6 +1,6 @@
 // One task: what goes on, in plain words, with what to do about it; its versions; its files, differences, log and Events.
 import { useEffect, useRef, useState } from 'preact/hooks';
-import { Failure, type File, follow, get, type KubernetesEvent, pathOf, pause, serverSent, wait, type WholeTask } from './api.ts';
+import { Failure, type File, follow, get, type KubernetesEvent, pathOf, pause, persist, serverSent, wait, type WholeTask } from './api.ts';
 import { asked } from './dialogs.tsx';
 import { type Change, changesBetween } from './diff.ts';
 import { Diff, Files, type Kept, versionOf, VersionSelect } from './files.tsx';
@@ -35,6 +35,8 @@ function useTask(name: string) {
   const [storedAt, setStoredAt] = useState<Record<string, string>>({});
   const [events, setEvents] = useState<KubernetesEvent[] | Failure>();
   const look = useRef(() => {});
+  // a stream that has ended for good is begun anew
+  const [round, setRound] = useState(0);
   useEffect(() => {
     const end = new AbortController();
     const path = pathOf(name);
@@ -107,8 +109,8 @@ function useTask(name: string) {
       end.abort();
       stop();
     };
-  }, [name]);
-  return { ...read, storedAt, events, look: () => look.current() };
+  }, [name, round]);
+  return { ...read, storedAt, events, look: () => look.current(), restart: () => setRound(round + 1) };
 }
 
 /** The files of the versions that are wanted; those of a version never change. */
@@ -123,21 +125,14 @@ function useFiles(task: WholeTask, wanted: number[]): Kept {
     const end = new AbortController();
     const readAll = async () => {
       for (const version of wanted.filter((version) => !read.current.has(version))) {
-        for (let failures = 0; !end.signal.aborted; ) {
-          try {
-            keep(version, (await get<{ markdown_files: File[] }>(`${pathOf(task.name)}/history/${version}`, end.signal)).markdown_files);
-            read.current.add(version);
-            break;
-          } catch (failure) {
-            if (!(failure instanceof Failure)) return;
-            if (failure.isPassing) {
-              await pause(wait(failures++, failure.retryAfter), end.signal);
-              continue;
-            }
-            // it may be there later
-            keep(version, failure);
-            break;
-          }
+        try {
+          const once = () => get<{ markdown_files: File[] }>(`${pathOf(task.name)}/history/${version}`, end.signal);
+          keep(version, (await persist(once, end.signal)).markdown_files);
+          read.current.add(version);
+        } catch (failure) {
+          if (!(failure instanceof Failure)) throw failure;
+          // it may be there later
+          keep(version, failure);
         }
       }
     };
@@ -158,7 +153,7 @@ function changesOf(numbers: number[], kept: Kept): Map<number, Change[] | undefi
 }
 
 export function TaskView({ name, back }: { name: string; back: string }) {
-  const { task, failure, isGone, storedAt, events, look } = useTask(name);
+  const { task, failure, isGone, storedAt, events, look, restart } = useTask(name);
   return (
     <main class="whole" aria-labelledby="title">
       <p class="back">
@@ -166,7 +161,7 @@ export function TaskView({ name, back }: { name: string; back: string }) {
       </p>
       {failure && (
         <Problem failure={failure}>
-          <button onClick={look}>Try again</button>
+          <button onClick={restart}>Try again</button>
         </Problem>
       )}
       {!task && !failure && (

@@ -189,18 +189,20 @@ fn expected(body: &[u8]) -> std::result::Result<Expected, Failure> {
 }
 
 /// Suspend the task: its pod ends, and the run goes on when it is resumed.
-#[utoipa::path(post, path = "/pm/tasks/{task}/suspend", params(TaskPath), responses(
+#[utoipa::path(post, path = "/pm/tasks/{task}/suspend", params(TaskPath), request_body = Option<Expect>, responses(
     (status = 200, description = "is suspended", body = Answer<Acted>), Errors))]
-pub async fn suspend(caller: Caller, task: Path<String>) -> Result {
-    let task_run = caller.suspend(&task::parse_name(&task)?, true).await?;
+pub async fn suspend(caller: Caller, task: Path<String>, body: Bytes) -> Result {
+    let name = task::parse_name(&task)?;
+    let task_run = caller.suspend(&name, true, &expected(&body)?).await?;
     Ok(Answer::ok("Task is suspended", Acted::from(&task_run)))
 }
 
 /// Resume a suspended task.
-#[utoipa::path(post, path = "/pm/tasks/{task}/resume", params(TaskPath), responses(
+#[utoipa::path(post, path = "/pm/tasks/{task}/resume", params(TaskPath), request_body = Option<Expect>, responses(
     (status = 200, description = "is resumed", body = Answer<Acted>), Errors))]
-pub async fn resume(caller: Caller, task: Path<String>) -> Result {
-    let task_run = caller.suspend(&task::parse_name(&task)?, false).await?;
+pub async fn resume(caller: Caller, task: Path<String>, body: Bytes) -> Result {
+    let name = task::parse_name(&task)?;
+    let task_run = caller.suspend(&name, false, &expected(&body)?).await?;
     Ok(Answer::ok(with_held("Task is resumed", task::held(&task_run)), Acted::from(&task_run)))
 }
 

@@ -169,8 +169,9 @@ impl Tasks {
     ///
     /// # Errors
     /// See [`Code`].
-    pub async fn suspend(&self, name: &str, suspend: bool) -> Result<TaskRun, Error> {
+    pub async fn suspend(&self, name: &str, suspend: bool, expected: &Expected) -> Result<TaskRun, Error> {
         self.change(name, |task_run| {
+            expected.check(task_run)?;
             let is_so = task_run.spec.suspend.unwrap_or_default() == suspend;
             Ok((!is_so).then(|| json!({"spec": {"suspend": suspend}})))
         })

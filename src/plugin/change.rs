@@ -110,13 +110,13 @@ pub async fn cancel(args: CancelArgs, tasks: &Tasks) -> Result<ExitCode, Error> 
 /// Pauses.
 pub async fn suspend(args: SuspendArgs, tasks: &Tasks) -> Result<ExitCode, Error> {
     let name = &args.task.task;
-    carry_out(tasks, name, args.output, async || tasks.suspend(name, true).await, suspended).await
+    carry_out(tasks, name, args.output, async || tasks.suspend(name, true, &Expected::default()).await, suspended).await
 }
 
 /// Lets it go on.
 pub async fn resume(args: ResumeArgs, tasks: &Tasks) -> Result<ExitCode, Error> {
     let name = &args.task.task;
-    carry_out(tasks, name, args.output, async || tasks.suspend(name, false).await, resumed).await
+    carry_out(tasks, name, args.output, async || tasks.suspend(name, false, &Expected::default()).await, resumed).await
 }
 
 /// Changes a task and says what comes of it, from the task as it was before and as it is now.

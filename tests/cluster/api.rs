@@ -502,12 +502,14 @@ fn nothing_is_done_to_a_task_or_a_version_that_the_caller_does_not_mean() {
         ("context", json!({"additional_context": "lost", "uid": another}), 404),
         ("cancel", json!({"uid": another}), 404),
         ("rerun", json!({"uid": another}), 404),
+        ("suspend", json!({"uid": another}), 404),
+        ("resume", json!({"uid": another}), 404),
         ("rollback", json!({"context_version": 1, "uid": another}), 404),
     ] {
         let code = if status == 409 { "conflict" } else { "not_found" };
         caller.post(&format!("/pm/tasks/410/{path}"), &body).is(status, code);
     }
-    let of = |task: &Value| (task["context_version"].clone(), task["cancel"].clone(), task["markdown_files"].clone());
+    let of = |task: &Value| ["context_version", "cancel", "suspend", "markdown_files"].map(|field| task[field].clone());
     assert_eq!(of(&seen()), of(&before));
     let meant = json!({"context_version": 1, "present_version": 2, "uid": before["uid"]});
     assert_eq!(caller.post("/pm/tasks/410/rollback", &meant).ok()["context_version"], 3);

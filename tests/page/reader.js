@@ -1,6 +1,6 @@
 // Somebody who may look and not act: all is shown, and what the cluster refuses is said in its own words.
 import assert from 'node:assert/strict';
-import { finish, kubectl, kubectlOn, looksWell, open, signIn, taskRun } from './browser.js';
+import { finish, kubectl, kubectlOn, looksWell, namespace, open, signIn, taskRun } from './browser.js';
 
 const { PAGE_READER: reader, PAGE_NARROW: narrow } = process.env;
 kubectlOn('create', taskRun(1, { 'task.md': '# Look at me\n' }, { title: 'To be looked at' }), taskRun(2, { 'task.md': 'x' }, { title: 'Waits for its agent', agent: 'nobody' }));
@@ -46,8 +46,30 @@ await looksWell(other, 'without a log');
 await other.getByRole('tab', { name: 'Files' }).click();
 await other.getByRole('heading', { name: 'Look at me' }).waitFor();
 
+// Rights that come later are taken up where "Try again" stands, and the view is live again
+const { origin } = new URL(other.url());
+const account = `system:serviceaccount:${namespace}:narrow`;
+const may = () => kubectl('auth', 'can-i', '--list', `--as=${account}`).includes('taskruns.orchestrator.io');
+const allow = (is) => {
+  const args = is ? ['create', 'rolebinding', 'narrow-0', '--role=narrow-0', `--serviceaccount=${namespace}:narrow`] : ['delete', 'rolebinding', 'narrow-0'];
+  kubectl(...args);
+  for (let tries = 0; may() !== is; tries++) assert.ok(tries < 100, 'the API server knows of it');
+};
+allow(false);
+for (const [at, shown] of [['#/', 'row'], ['#/tasks/task-1', 'heading']]) {
+  const later = await open({ at });
+  await signIn(later, narrow);
+  await later.getByText(/cannot (get|list) resource "taskruns"/).waitFor();
+  await later.getByRole('banner').getByText('Not live').waitFor();
+  allow(true);
+  await later.getByRole('button', { name: 'Try again' }).click();
+  await later.getByRole(shown, { name: /To be looked at/ }).waitFor();
+  await later.getByRole('banner').getByText('Live', { exact: true }).waitFor();
+  if (shown === 'row') allow(false);
+}
+
 // What is not there
-await other.goto(`${other.url().split('#')[0]}#/tasks/task-99`);
+await other.goto(`${origin}/#/tasks/task-99`);
 await other.getByText('"task-99" not found').waitFor();
 await looksWell(other, 'no such task');
 await finish();
