@@ -44,7 +44,7 @@ export function AskedDialog() {
       {what?.kind === 'rollback' && (
         <ConfirmDialog
           title={`Go back to version ${what.version}: ${oneLine(what.task.name)}`}
-          verb="Roll back"
+          verb="Go back"
           says={willRollBack(what.task, what.version, what.names)}
           task={what.task}
           path="rollback"

@@ -57,7 +57,7 @@ export function List() {
               <label key={name} class={name.toLowerCase()}>
                 <input type="radio" name="phase" checked={phase === name} onChange={() => want({ phase: name })} />
                 <span>
-                  {name || 'All'} <b>{(name ? (counts.value[name] ?? 0) : all).toLocaleString('en')}</b>
+                  {name || 'All'} {isListed.value && <b>{(name ? (counts.value[name] ?? 0) : all).toLocaleString('en')}</b>}
                 </span>
               </label>
             ))}

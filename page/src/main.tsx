@@ -27,6 +27,7 @@ const KEYS: [string, string][] = [
   ['Enter', 'Open the task'],
   ['n', 'New task'],
   ['a', 'Add context to the task'],
+  ['Ctrl+Enter', 'Send what is written'],
   ['Esc', 'Close, or back to the list'],
   ['?', 'These keys'],
 ];

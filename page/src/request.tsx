@@ -50,6 +50,7 @@ export function useRequest() {
   const attempt = useRef<AbortController>(undefined);
   useEffect(() => () => attempt.current?.abort(), []);
   const send = async <T,>(path: string, body: unknown, then: (answer: Answer<T>) => void, key?: string) => {
+    if (isSent) return;
     attempt.current = new AbortController();
     const { signal } = attempt.current;
     setSent(true);

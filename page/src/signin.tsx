@@ -1,7 +1,8 @@
 // Asking for a token: at first, and whenever the API no longer takes the one that there is. What is behind the dialog
 // stays as it is, and goes on with the new token.
 import { useState } from 'preact/hooks';
-import { Failure, signIn, signOut, wanted } from './api.ts';
+import { Failure, signIn, signOut, user, wanted } from './api.ts';
+import { person } from './text.ts';
 import { Command, Dialog, Problem } from './ui.tsx';
 
 export function SignIn() {
@@ -12,7 +13,7 @@ export function SignIn() {
     const field = (event.target as HTMLFormElement).elements.namedItem('token') as HTMLInputElement;
     setAsking(true);
     try {
-      await signIn(field.value.trim());
+      await signIn(field.value.trim().replace(/^Bearer +/i, ''));
       field.value = '';
     } catch (error) {
       setFailure(error instanceof Failure ? error : new Failure(String(error), 0));
@@ -24,7 +25,8 @@ export function SignIn() {
       <form onSubmit={submit} class="signin">
         {wanted.value ? (
           <p role="alert">
-            The API no longer takes your token: {wanted.value}. What you typed is still there, and goes on when you have signed in.
+            The API no longer takes your token: {wanted.value}. What you typed is still there, and goes on when {person(user.value)} has signed in again.
+            Anybody else begins anew.
           </p>
         ) : (
           <p>With a token of your cluster. This page can do what you may do there, and no more.</p>
@@ -34,7 +36,9 @@ export function SignIn() {
           {/* no password field: browsers offer to keep what is typed there */}
           <input name="token" type="text" class="secret" required autocomplete="off" autocapitalize="off" spellcheck={false} autofocus />
         </label>
-        {failure && <Problem failure={failure} />}
+        {failure && (
+          <Problem failure={failure}>{failure.status === 401 && <p>The token may be over, or copied in part: ask for a new one.</p>}</Problem>
+        )}
         <button class="primary" disabled={isAsking}>
           {isAsking ? 'Asking…' : 'Sign in'}
         </button>

@@ -100,7 +100,7 @@ export function SubmitDialog({ close }: { close: () => void }) {
             </Field>
           </details>
         </fieldset>
-        <Says lines={[`The task is made${form.id ? ` as number ${form.id}` : ''}, and version 1 starts at once${form.agent ? ` with the Agent ${form.agent}` : ''}.`, 'If the same was submitted before, nothing happens.']} />
+        <Says lines={[`The task is made${form.id ? ` as number ${form.id}` : ''}, and version 1 starts as soon as there is an Agent ${form.agent || 'of that name'}.`, 'If the same was submitted before, nothing happens.']} />
         {request.failure && <Problem failure={request.failure} beside={isBeside} />}
         <Buttons verb="Submit the task" request={request} close={close} />
       </form>

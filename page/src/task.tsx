@@ -1,5 +1,5 @@
 // One task: what goes on, in plain words, with what to do about it; its versions; its files, differences, log and Events.
-import { useEffect, useRef, useState } from 'preact/hooks';
+import { useEffect, useLayoutEffect, useRef, useState } from 'preact/hooks';
 import { Failure, type File, follow, get, type KubernetesEvent, pathOf, pause, persist, serverSent, wait, type WholeTask } from './api.ts';
 import { asked } from './dialogs.tsx';
 import { type Change, changesBetween } from './diff.ts';
@@ -10,7 +10,7 @@ import { line, link, now, refine, route, titleOf } from './state.ts';
 import { oneLine, person, visible, when } from './text.ts';
 import { Timeline } from './timeline.tsx';
 import { Badge, Elapsed, Empty, Name, Problem } from './ui.tsx';
-import { type Action, CONDITIONS, eventWords, isStalled, messageOf, reasonOf, versions, wordsFor } from './words.ts';
+import { type Action, CONDITIONS, eventWords, isBeingCancelled, isStalled, messageOf, reasonOf, versions, wordsFor } from './words.ts';
 
 const TABS: [string, string][] = [
   ['files', 'Files'],
@@ -161,6 +161,7 @@ export function TaskView({ name, back }: { name: string; back: string }) {
       </p>
       {failure && (
         <Problem failure={failure}>
+          {failure.isGone && <p>It may have been deleted, or have another number.</p>}
           <button onClick={restart}>Try again</button>
         </Problem>
       )}
@@ -288,11 +289,25 @@ function Actions({ task, isGone, ask }: { task: WholeTask; isGone: boolean; ask:
       <button onClick={() => ask('rerun')}>Run again…</button>
       {task.suspend ? <button onClick={() => ask('resume')}>Resume…</button> : <button onClick={() => ask('suspend')}>Suspend…</button>}
       {!task.cancel && !hasEnded && (
-        <button class="danger" onClick={() => ask('cancel')}>
-          Cancel…
-        </button>
+        <CancelButton onClick={() => ask('cancel')} />
       )}
     </div>
+  );
+}
+
+/** It goes when it was heard, and then the focus has to be somewhere. */
+function CancelButton({ onClick }: { onClick: () => void }) {
+  const ref = useRef<HTMLButtonElement>(null);
+  useLayoutEffect(() => {
+    const button = ref.current;
+    return () => {
+      if (document.activeElement === button) document.getElementById('title')?.focus({ preventScroll: true });
+    };
+  }, []);
+  return (
+    <button class="danger" ref={ref} onClick={onClick}>
+      Cancel…
+    </button>
   );
 }
 
@@ -347,7 +362,7 @@ function Now({ task }: { task: WholeTask }) {
   const isOlder = status.context_version !== task.context_version;
   return (
     <div class={`now ${kind}`} role="status">
-      <h2>{status.deleting ? 'The task is being deleted: its run ends first.' : words.says || oneLine(reason)}</h2>
+      <h2>{status.deleting ? 'The task is being deleted: its run ends first.' : isBeingCancelled(task) ? 'The run is being cancelled: its pod is told to end.' : words.says || oneLine(reason)}</h2>
       {message && <p>{visible(message)}</p>}
       {isOlder && <p>That is about version {status.context_version}. Version {task.context_version} has not been looked at yet.</p>}
       {words.remedy && !status.deleting && (

@@ -116,6 +116,7 @@ test('versions are those that were recorded, and the present one, newest first',
   const states = (part: Partial<WholeTask>) => versions(task(part)).map(({ number, state }) => `${number} ${state}`);
   assert.deepEqual(states({ runs: [run(1, { outcome: 'Superseded' }), run(2)] }), ['2 Running', '1 Superseded']);
   assert.deepEqual(states({ runs: [run(1)] }), ['2 Running', '1 Ending']);
+  assert.deepEqual(states({ runs: [run(2)], cancel: true }), ['2 Ending']);
 });
 
 test('an Event of the Job is not taken for one of the task', () => {

@@ -30,10 +30,11 @@ export function Name({ text }: { text: string }) {
 /** What the API says is wrong, as it says it; with the violations that stand nowhere else. */
 export function Problem({ failure, beside, children }: { failure: Failure; beside?: (field: string) => boolean; children?: ComponentChildren }) {
   const left = failure.violations.filter((violation) => !beside?.(violation.field));
+  const isSaid = failure.violations.length > 0 && left.length === 0;
   return (
     <div class="problem" role="alert">
       <p>
-        <strong>{failure.code.replaceAll('_', ' ')}</strong> {visible(failure.message)}
+        <strong>{failure.code.replaceAll('_', ' ')}</strong> {isSaid ? 'What is wrong stands beside it.' : visible(failure.message)}
       </p>
       {left.length > 0 && (
         <ul>
@@ -83,6 +84,9 @@ export function Dialog({ title, onClose, wide, children }: { title: string; onCl
       onCancel={(event) => {
         event.preventDefault();
         onClose?.();
+      }}
+      onKeyDown={(event) => {
+        if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) (event.target as HTMLElement).closest('form')?.requestSubmit();
       }}
       // a second Escape closes it whatever is said to the first
       onClose={() => {

@@ -21,7 +21,7 @@ export const REASONS: Record<string, Words> = {
   Queued: { says: 'The run waits for its turn in a queue.', remedy: 'It starts by itself when there is room. Whoever runs the queue can say how long that takes.' },
   Suspended: { says: 'The task is suspended: nothing runs until it is resumed.', remedy: 'Resume it when it may go on.' },
   Cancelled: { says: 'The run was cancelled.', remedy: 'Run it again when it shall start anew.' },
-  AgentNotFound: { says: 'There is no Agent of that name here, so nothing can run.', remedy: 'Ask the platform team for the Agent, or submit the task for one that exists. It starts by itself once the Agent is there.' },
+  AgentNotFound: { says: 'There is no Agent of that name here, so nothing can run.', remedy: 'Ask the platform team for the Agent: the task starts by itself once it is there. Was the name wrong? Cancel this task, and submit it under another number.' },
   InvalidAgent: { says: 'The Agent’s template cannot be run.', remedy: 'The platform team has to mend the Agent; the task then starts by itself.' },
   InvalidSpec: { says: 'The task breaks a rule and cannot be run as it is.', remedy: 'Mend what the message names, by adding context or submitting the task anew.' },
   TooLarge: { says: 'The files and variables are too large to become a run.', remedy: 'Shorten them, or move parts to where the agent can fetch them.' },
@@ -93,6 +93,11 @@ export function eventWords(event: KubernetesEvent): string {
   return wordsFor(`${event.kind} ${event.reason}`).says || wordsFor(event.reason).says || 'The cluster says:';
 }
 
+/** Whether the present run is told to end, and has not ended yet. */
+export function isBeingCancelled(task: WholeTask): boolean {
+  return task.cancel && task.status.phase === 'Running' && task.status.context_version === task.context_version;
+}
+
 /** One word for what became of a version. */
 export type State = Phase | Outcome | 'Ending' | 'Suspended';
 
@@ -107,6 +112,7 @@ export function versions(task: WholeTask): Version[] {
   const { status, context_version: present } = task;
   const phase = (version: number): State => {
     if (status.context_version !== version) return 'Pending';
+    if (isBeingCancelled(task)) return 'Ending';
     return status.phase === 'Pending' && reasonOf(status) === 'Suspended' ? 'Suspended' : status.phase;
   };
   const found = task.runs.map((run): Version => {

@@ -36,6 +36,7 @@ assert.equal(JSON.parse(kubectl('get', 'taskrun', 'task-1', '-o', 'json')).spec.
 // With nothing but TaskRuns: no Events, no log, and the rest is there
 const other = await open({ at: '#/tasks/task-1?tab=events' });
 await signIn(other, narrow);
+await other.locator('#title:focus').waitFor();
 await other.getByText(/cannot list resource "events"/).waitFor();
 await other.getByText('All else on this page is there without them.').waitFor();
 await other.getByText('The agent is working.').waitFor();

@@ -129,13 +129,14 @@ await page.route('**/context', async (route) => {
   if (sent.length > 1) return route.continue();
   await route.fulfill({ status: 401, json: { success: false, code: 'unauthenticated', message: 'it has ended' } });
 });
-await dialog.getByRole('button', { name: 'Add context' }).click();
+await page.keyboard.press('Control+Enter');
 await page.getByText('The API no longer takes your token: it has ended').waitFor();
 assert.equal(await page.locator('textarea').inputValue(), 'Written with two tokens.');
 // and is really refused from now on
 kubectl('delete', 'serviceaccount', 'editor');
 kubectl('create', 'serviceaccount', 'editor');
 await looksWell(page, 'sign in again');
+await page.getByRole('button', { name: 'Sign out, and lose what was typed' }).waitFor();
 await page.getByLabel('Token', { exact: true }).fill(kubectl('create', 'token', 'editor').trim());
 await page.getByRole('button', { name: 'Sign in' }).click();
 await page.getByLabel('Token', { exact: true }).waitFor({ state: 'detached' });
@@ -152,11 +153,12 @@ await looksWell(page, 'cancel');
 await dialog.getByRole('button', { name: 'Cancel the run' }).click();
 await badge('Failed').waitFor();
 await page.getByText('The run was cancelled.').waitFor();
+await page.locator('#title:focus').waitFor();
 assert.ok(!(await page.locator('main').innerText()).includes('kubectl'));
 await version(1).getByRole('button', { name: 'Go back to it…' }).click();
 await dialog.getByText('Left out: context-v2.md, context-v3.md, context-v4.md').waitFor();
 await looksWell(page, 'roll back');
-await dialog.getByRole('button', { name: 'Roll back' }).click();
+await dialog.getByRole('button', { name: 'Go back' }).click();
 await version(5).getByText('Running').waitFor();
 assert.deepEqual(files(), ['task.md']);
 
