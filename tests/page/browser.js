@@ -70,7 +70,7 @@ export async function signIn(page, token) {
   await page.getByRole('dialog').waitFor({ state: 'detached' });
 }
 
-/** What axe says of the page as it is: nothing. */
+/** What axe says of the page as it is: nothing. And it fits. */
 export async function looksWell(page, view) {
   // what fades in is looked at when it is there
   await page.evaluate(() => Promise.allSettled(document.getAnimations().filter((a) => a.effect.getTiming().iterations !== Infinity).map((a) => a.finished)));
@@ -87,14 +87,19 @@ async function fits(page, view) {
   assert.ok(Math.max(...over) <= 0, `${view} is ${over} pixels too wide`);
 }
 
+/** So wide, once it is drawn so. */
+async function resize(page, width, height) {
+  await page.setViewportSize({ width, height });
+  await page.evaluate(() => new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve))));
+}
+
 /** Both themes and a phone, each looked at, and kept where that is asked for; and the narrowest that WCAG 1.4.10 asks for. */
 export async function takeScreenshots(page, name, { full = false } = {}) {
   const size = page.viewportSize();
   await page.mouse.move(0, 0);
   for (const [theme, width] of [['light', size.width], ['dark', size.width], ['light', 360], ['dark', 360]]) {
-    await page.setViewportSize({ width, height: width === 360 ? 740 : size.height });
     await page.emulateMedia({ colorScheme: theme });
-    await page.evaluate(() => new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve))));
+    await resize(page, width, width === 360 ? 740 : size.height);
     await looksWell(page, `${name}, ${theme}, ${width}`);
     if (screenshots) {
       mkdirSync(screenshots, { recursive: true });
@@ -102,8 +107,7 @@ export async function takeScreenshots(page, name, { full = false } = {}) {
       await page.screenshot({ path, fullPage: full, animations: 'disabled' });
     }
   }
-  await page.setViewportSize({ width: 320, height: 740 });
-  await page.evaluate(() => new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve))));
+  await resize(page, 320, 740);
   await fits(page, `${name}, 320`);
   await page.setViewportSize(size);
   await page.emulateMedia({ colorScheme: 'light' });
